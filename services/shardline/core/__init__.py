@@ -1,0 +1,1 @@
+"""Values and rules. Standard library and numpy only; imported by everything, imports nothing of ours."""
