@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 from tritonclient.grpc import model_config_pb2 as their_config
 from tritonclient.grpc import service_pb2 as theirs
 
 from shardline import pb
 from shardline.pb.inference import grpc_service_pb2 as ours
 from shardline.pb.inference import model_config_pb2 as our_config
+from tools import generate_proto
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "tools"))
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
-import generate_proto  # noqa: E402
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
 FILES = [
     pytest.param(ours.DESCRIPTOR, theirs.DESCRIPTOR, id="grpc_service"),
@@ -32,7 +32,7 @@ def describe_field(field: FieldDescriptor) -> tuple[object, ...]:
     return (field.name, field.number, field.type, field.is_repeated, group, target.full_name if target else None)
 
 
-def describe_messages(messages: dict[str, Descriptor]) -> dict[str, object]:
+def describe_messages(messages: Mapping[str, Descriptor]) -> dict[str, object]:
     """Fields and enum values by full name, nested messages included."""
     found: dict[str, object] = {}
     for message in messages.values():
@@ -42,7 +42,7 @@ def describe_messages(messages: dict[str, Descriptor]) -> dict[str, object]:
     return found
 
 
-def describe_enums(enums: dict[str, EnumDescriptor]) -> dict[str, object]:
+def describe_enums(enums: Mapping[str, EnumDescriptor]) -> dict[str, object]:
     """Enum values by full name."""
     return {enum.full_name: [(value.name, value.number) for value in enum.values] for enum in enums.values()}
 
