@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from shardline.core.datatypes import DataType
 
@@ -38,6 +39,17 @@ class Padding:
     multiple: int = 8
 
 
+class BatchingMode(StrEnum):
+    """Whether rows of different requests may share a batch."""
+
+    AUTO = "auto"
+    """Where the batch-safety probe finds that they do not change each other's answers."""
+    OFF = "off"
+    """Never: each request runs alone."""
+    ALWAYS = "always"
+    """Without asking the probe: the operator vouches for the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batching:
     """How rows are batched. All bounds are in rows, all durations in seconds.
@@ -49,6 +61,7 @@ class Batching:
     default_timeout_s: deadline of a request that brings none.
     priority_levels: 0 where there are none; 1 is the most urgent. default_priority: of requests that name none.
     pad_inputs / trim_outputs: per input or output name, how variable axes are padded and trimmed.
+    mode: whether rows of different requests may share a batch.
     """
 
     max_rows: int = 0
@@ -60,6 +73,33 @@ class Batching:
     default_priority: int = 0
     pad_inputs: dict[str, Padding] = field(default_factory=dict)
     trim_outputs: dict[str, int] = field(default_factory=dict)
+    mode: BatchingMode = BatchingMode.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Into how many stages a model's config asks to cut it.
+
+    count: a number, or 0 for as many as the planner finds best.
+    memory_bytes: the most that one stage may take, 0 for no bound.
+    """
+
+    count: int = 1
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a model's config asks to execute it; "auto" and 0 leave the choice to the replica.
+
+    device: auto, cpu, cuda, cuda:N or simulated. threads: of ONNX Runtime within one operator.
+    micro_batch: rows that travel together through the stages of a split model.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    micro_batch: int = 0
+    stages: Stages = Stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +109,7 @@ class ModelSpec:
     config: the serialised inference.ModelConfig that ModelConfig answers with.
     digest: of the files it was read from; the same digest means the same model.
     stages: 1 for a model that one process executes.
+    execution: what the model's config asks of the process that executes it.
     """
 
     name: str
@@ -80,6 +121,7 @@ class ModelSpec:
     config: bytes
     digest: str
     stages: int = 1
+    execution: Execution = Execution()
 
     @property
     def batched(self) -> bool:
