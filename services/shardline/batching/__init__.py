@@ -1,1 +1,1 @@
-"""TO BE WRITTEN by its owner."""
+"""How batches form: values in, decisions out, no I/O and no clock."""

@@ -1,1 +1,1 @@
-"""TO BE WRITTEN by its owner."""
+"""A replica: one process, one device, one or more models or stages."""

@@ -1,1 +1,1 @@
-"""TO BE WRITTEN by its owner."""
+"""Protobuf, gRPC and ZeroMQ: how bytes become values. Nothing above this package knows their formats."""

@@ -1,0 +1,113 @@
+"""When to dispatch a batch, and of how many rows: `decide(queue, now, limits) -> Take | WaitUntil`.
+
+Greedy (take what is there as soon as the device is free) is the default: with one executor and open-loop arrivals
+no wait helps, at any load (FIELD: formulas). Two cases wait:
+
+* a configured delay (Triton's max_queue_delay_microseconds), until the preferred size or the delay is reached;
+* the closed-loop guard: when few callers each wait for their answer, greedy batches collapse to {1, N-1}: the rows
+  just answered come back within a short spread, so a wait of about that spread keeps them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """One shape key's queue. rows waiting; arrival of the oldest row and earliest deadline, on one clock, in seconds."""
+
+    rows: int
+    oldest_at: float
+    earliest_deadline: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model allows.
+
+    max_rows: largest batch. delay_s: how long the oldest row may wait for company. preferred_rows: dispatch at once
+    from this size on (0: max_rows). predicted_s: predicted run time of the largest batch, kept free before a deadline.
+    """
+
+    max_rows: int
+    delay_s: float = 0.0
+    preferred_rows: int = 0
+    predicted_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """The rows whose callers were just answered and, in a closed loop, are about to call again.
+
+    rows: answered by the last batch. answered_at: when. spread_s: how long such rows took to come back lately;
+    0 where they do not come back (open loop), which switches the guard off.
+    """
+
+    rows: int = 0
+    answered_at: float = 0.0
+    spread_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Dispatch a batch of up to `rows` rows now."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Ask again at `at`, or when more rows arrive."""
+
+    at: float
+
+
+def decide(queue: QueueView, now: float, limits: Limits, returning: Returning | None = None) -> Take | WaitUntil:
+    """Dispatch now, or wait until when. The queue holds at least one row; times are on one clock, in seconds."""
+    take = Take(min(queue.rows, limits.max_rows))
+    enough = limits.preferred_rows or limits.max_rows
+    if queue.rows >= min(enough, limits.max_rows):
+        return take
+    until = max(_delay_ends(queue, limits), _guard_ends(queue, returning))
+    latest = queue.earliest_deadline - limits.predicted_s
+    return take if min(until, latest) <= now else WaitUntil(min(until, latest))
+
+
+def _delay_ends(queue: QueueView, limits: Limits) -> float:
+    return queue.oldest_at + limits.delay_s if limits.delay_s > 0 else 0.0
+
+
+def _guard_ends(queue: QueueView, returning: Returning | None) -> float:
+    if returning is None or returning.spread_s <= 0 or queue.rows >= returning.rows:
+        return 0.0
+    return returning.answered_at + returning.spread_s
+
+
+def bucket_for(rows: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds `rows`; `rows` itself where none does.
+
+    >>> bucket_for(3, (1, 2, 4, 8))
+    4
+    """
+    for bucket in buckets:
+        if bucket >= rows:
+            return bucket
+    return rows
+
+
+def row_ranges(rows: int, largest: int) -> list[tuple[int, int]]:
+    """Cut a request of `rows` into ranges [start, end) of at most `largest` rows, as even as whole rows allow.
+
+    >>> row_ranges(10, 4)
+    [(0, 4), (4, 7), (7, 10)]
+    """
+    parts = -(-rows // largest)
+    small, extra = divmod(rows, parts)
+    ranges, start = [], 0
+    for index in range(parts):
+        end = start + small + (1 if index < extra else 0)
+        ranges.append((start, end))
+        start = end
+    return ranges
