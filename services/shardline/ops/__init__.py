@@ -1,1 +1,1 @@
-"""TO BE WRITTEN by its owner."""
+"""What every process needs: settings, logs, metrics, lifecycle, allocator, CPU count."""
