@@ -1,0 +1,178 @@
+"""Outcomes on their way out: to the router that asked, gathered per peer and turn of the event loop.
+
+Results of consecutive chunks that share a caller and a head go out as one group whose frames are views into the batch's
+outputs: nothing is copied per call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+
+from shardline.core.errors import ServingError
+from shardline.pb.shardline.v1 import replica_pb2 as pb
+from shardline.replica.batch import Batch, Outcome
+from shardline.replica.chunk import Chunk
+from shardline.replica.served import Served
+from shardline.wire.codec import Buffer, encode_bytes
+from shardline.wire.link import PROTOCOL
+
+
+Send = Callable[[bytes, bytes, Sequence[Buffer]], bool]
+
+
+@dataclass(slots=True)
+class _Outbox:
+    message: pb.FromReplica = field(default_factory=lambda: pb.FromReplica(protocol=PROTOCOL))
+    frames: list[Buffer] = field(default_factory=list)
+    reports: dict[str, Served] = field(default_factory=dict)
+
+
+class LinkAnswers:
+    """Answers that go to routers over the replica's link."""
+
+    def __init__(self, replica: str, send: Send) -> None:
+        self._replica = replica
+        self._send = send
+        self._outboxes: dict[bytes, _Outbox] = {}
+        self._heads: dict[object, bytes] = {}
+        self._sequence = 0
+
+    def _outbox(self, peer: bytes) -> _Outbox:
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = _Outbox()
+        return outbox
+
+    def results(self, batch: Batch, outcome: Outcome) -> None:
+        """Scatter the outputs [bucket, *dims] of `outcome`'s chunks to their callers."""
+        at = 0
+        for _, members in groupby(outcome.chunks, key=lambda chunk: (chunk.peer, id(chunk.head))):
+            chunks = list(members)
+            rows = sum(chunk.total for chunk in chunks)
+            self._group(batch, chunks, outcome.outputs, at, at + rows)
+            at += rows
+
+    def _group(
+        self, batch: Batch, chunks: Sequence[Chunk], outputs: Sequence[np.ndarray], start: int, end: int
+    ) -> None:
+        served, head = batch.served, chunks[0].head
+        names = head.outputs or served.output_names
+        arrays = [outputs[batch.names.index(name)] for name in names]
+        if served.spec.batched:
+            arrays = [array[start:end] for array in arrays]
+        trim = served.spec.batching.trim_outputs
+        if trim:
+            arrays = [_trim(name, array, trim, chunks[0], served) for name, array in zip(names, arrays, strict=True)]
+        outbox = self._outbox(chunks[0].peer)
+        group = outbox.message.results.add(head=self._head(served, names, arrays))
+        for chunk in chunks:
+            group.calls.extend(chunk.calls)
+            group.rows.extend(chunk.rows)
+        group.joined = all(array.dtype != object for array in arrays)
+        self._frames(outbox, group, arrays, served.spec.batched)
+        group.receipt.append(self._receipt(batch, chunks))
+        outbox.reports[str(served.pool)] = served
+
+    def _frames(
+        self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], batched: bool
+    ) -> None:
+        if group.joined:
+            outbox.frames.extend(_as_buffer(array) for array in arrays)
+            return
+        at = 0
+        for rows in group.rows:
+            for array in arrays:
+                part = array[at : at + rows] if batched else array
+                outbox.frames.append(encode_bytes(part) if part.dtype == object else _as_buffer(part))
+            at += rows
+
+    def _head(self, served: Served, names: Sequence[str], arrays: Sequence[np.ndarray]) -> bytes:
+        first = 1 if served.spec.batched else 0
+        key = (served.pool, tuple(names), tuple(array.shape[first:] for array in arrays))
+        data = self._heads.get(key)
+        if data is None:
+            message = pb.ResultHead(model=served.spec.name, version=served.spec.version)
+            for name, array in zip(names, arrays, strict=True):
+                datatype = served.output_type(name)
+                message.outputs.add(name=name, datatype=datatype.name, dims=array.shape[first:])
+            data = message.SerializeToString()
+            if len(self._heads) > 1024:
+                self._heads.clear()
+            self._heads[key] = data
+        return data
+
+    def _receipt(self, batch: Batch, chunks: Sequence[Chunk]) -> pb.StageReceipt:
+        return pb.StageReceipt(
+            stage=batch.served.pool.stage,
+            queue_us=int((batch.taken_at - chunks[0].arrived) * 1e6),
+            input_us=int(batch.input_s * 1e6),
+            compute_us=int(batch.compute_s * 1e6),
+            batch_rows=batch.rows,
+            bucket=batch.bucket,
+            replica=self._replica,
+        )
+
+    def refuse(self, chunk: Chunk, calls: Sequence[int], error: ServingError) -> None:
+        """Tell the caller of `chunk` that these calls have no answer, and why."""
+        self.refuse_peer(chunk.peer, calls, error)
+
+    def refuse_peer(self, peer: bytes, calls: Sequence[int], error: ServingError) -> None:
+        """As refuse, where the rows never became a chunk."""
+        self._outbox(peer).message.refusals.add(
+            calls=calls,
+            reason=error.reason,
+            message=error.message,
+            retry_after_ms=0 if error.retry_after_s is None else max(1, int(error.retry_after_s * 1e3)),
+        )
+
+    def flush(self) -> None:
+        """Send what was gathered; what a peer that is gone would have got is dropped: its router is gone."""
+        if not self._outboxes:
+            return
+        outboxes, self._outboxes = self._outboxes, {}
+        now = time.monotonic()
+        for peer, outbox in outboxes.items():
+            self._sequence += 1
+            outbox.message.sequence = self._sequence
+            for pool, served in outbox.reports.items():
+                load = served.load(now, self._sequence)
+                outbox.message.loads.add(
+                    pool=pool,
+                    queue_rows=load.queue_rows,
+                    running_rows=load.running_rows,
+                    busy_ms=load.busy_ms,
+                    alpha_ms=load.alpha_ms,
+                    beta_ms=load.beta_ms,
+                )
+            self._send(peer, outbox.message.SerializeToString(), outbox.frames)
+
+
+def _as_buffer(array: np.ndarray) -> Buffer:
+    if array.nbytes < 8192:
+        return array.tobytes()
+    contiguous = np.ascontiguousarray(array)
+    return contiguous.reshape(-1).view(np.uint8).data
+
+
+def _trim(
+    name: str, array: np.ndarray, trim: dict[str, int], chunk: Chunk, served: Served
+) -> np.ndarray:
+    """An output of padded rows, cut back to the rows' own length."""
+    axis = trim.get(name)
+    if axis is None:
+        return array
+    for spec in chunk.head.inputs:
+        padding = served.spec.batching.pad_inputs.get(spec.name)
+        if padding is not None:
+            index = [slice(None)] * array.ndim
+            index[axis + 1] = slice(0, spec.dims[padding.axis])
+            return array[tuple(index)]
+    return array
+
+

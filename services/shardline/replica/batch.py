@@ -1,0 +1,115 @@
+"""A batch on its way through the executor: joined, run, and taken apart again if it fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shardline.batching.policy import bucket_for
+from shardline.core.errors import ModelFailed
+from shardline.replica.chunk import Chunk
+from shardline.replica.runtime import Run
+
+if TYPE_CHECKING:
+    from shardline.replica.served import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of some of a batch's chunks: outputs [bucket, *dims] in the batch's order of names, or why not."""
+
+    chunks: Sequence[Chunk]
+    outputs: Sequence[np.ndarray]
+    error: ModelFailed | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Chunks that run together. Times are on the monotonic clock, in seconds.
+
+    names: outputs that are computed. feeds: set where the rows were prefetched. run: set where the run can be ended.
+    dropped: (peer, call) nobody wants any more.
+    """
+
+    served: Served
+    chunks: list[Chunk]
+    rows: int
+    bucket: int
+    names: tuple[str, ...]
+    taken_at: float
+    feeds: dict[str, np.ndarray] | None = None
+    run: Run | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    input_s: float = 0.0
+    compute_s: float = 0.0
+    dropped: set[tuple[bytes, int]] = field(default_factory=set)
+
+    @property
+    def calls(self) -> int:
+        """Number of calls in the batch."""
+        return sum(len(chunk.calls) for chunk in self.chunks)
+
+    def drop(self, peer: bytes, calls: set[int]) -> None:
+        """Nobody waits for these calls; a run that nobody waits for is ended."""
+        for chunk in self.chunks:
+            if chunk.peer == peer:
+                self.dropped.update((peer, call) for call in calls.intersection(chunk.calls))
+        if self.run is not None and self.dropped and len(self.dropped) == self.calls:
+            self.run.terminate()
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the run was ended because nobody wanted it."""
+        return self.run is not None and self.run.terminated
+
+    def execute(self) -> None:
+        """Join, run, and leave the outcomes; never raises. Runs in the executor's thread."""
+        started = time.monotonic()
+        served = self.served
+        feeds = self.feeds if self.feeds is not None else served.join(self.chunks, self.bucket)
+        joined = time.monotonic()
+        try:
+            outputs = served.session.run(feeds, self.names, self.run)
+            self.outcomes.append(Outcome(self.chunks, outputs))
+        except ModelFailed as error:
+            self._isolate(self.chunks, error)
+        ended = time.monotonic()
+        self.input_s = joined - started
+        self.compute_s = ended - joined
+
+    def _isolate(self, chunks: list[Chunk], error: ModelFailed) -> None:
+        """A batch failed: run its halves apart, until only the calls that fail by themselves are left.
+
+        One caller's values must not fail its neighbours (promise P4); log2(calls) extra runs for one bad call.
+        """
+        halves = None if self.terminated else _halve(chunks)
+        if halves is None:
+            self.outcomes.append(Outcome(chunks, (), error))
+            return
+        for half in halves:
+            rows = sum(chunk.total for chunk in half)
+            feeds = self.served.join(half, bucket_for(rows, self.served.buckets))
+            try:
+                self.outcomes.append(Outcome(half, self.served.session.run(feeds, self.names, self.run)))
+            except ModelFailed as failed:
+                self._isolate(half, failed)
+
+
+def _halve(chunks: list[Chunk]) -> tuple[list[Chunk], list[Chunk]] | None:
+    if len(chunks) > 1:
+        middle = len(chunks) // 2
+        return chunks[:middle], chunks[middle:]
+    calls = len(chunks[0].calls)
+    if calls < 2:
+        return None
+    return [chunks[0].part(0, calls // 2)], [chunks[0].part(calls // 2, calls)]
+
+
+def join_unbatched(chunks: Sequence[Chunk]) -> dict[str, np.ndarray]:
+    """The arrays of a model without a batch axis: its one call's tensors as they came."""
+    (chunk,) = chunks
+    return {spec.name: array for spec, array in zip(chunk.head.inputs, chunk.arrays, strict=True)}

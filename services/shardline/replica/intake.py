@@ -1,0 +1,122 @@
+"""What arrives on the replica's link: rows to execute and calls that nobody wants any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from google.protobuf.message import DecodeError
+
+from shardline.core.errors import InvalidRequest, ServingError, Unavailable, VersionGone
+from shardline.core.cluster import PoolKey
+from shardline.ops import logs
+from shardline.pb.shardline.v1 import replica_pb2 as pb
+from shardline.replica.answers import LinkAnswers
+from shardline.replica.chunk import NO_DEADLINE, Chunk, Head, arrays_of, decode_head
+from shardline.replica.scheduler import Scheduler
+from shardline.replica.served import Served
+from shardline.wire.codec import Buffer
+from shardline.wire.link import PROTOCOL
+
+log = logs.get(__name__)
+
+Find = Callable[[PoolKey], Served | None]
+
+
+class Intake:
+    """Turns link messages into chunks. A message that is not one of ours is dropped, and its peer hears nothing."""
+
+    def __init__(self, find: Find, scheduler: Scheduler, answers: LinkAnswers) -> None:
+        self._find = find
+        self._scheduler = scheduler
+        self._answers = answers
+        self._heads: dict[bytes, Head] = {}
+        self.refusing: Unavailable | None = None
+
+    def receive(self, peer: bytes, header: bytes, frames: list[Buffer]) -> None:
+        """Take one message of `peer`."""
+        try:
+            message = pb.ToReplica.FromString(header)
+        except DecodeError:
+            log.warning("link.rubbish", peer=peer.hex(), size_bytes=len(header))
+            return
+        if message.protocol != PROTOCOL:
+            log.warning("link.protocol", peer=peer.hex(), theirs=message.protocol, ours=PROTOCOL)
+            return
+        now = time.monotonic()
+        at = 0
+        for group in message.groups:
+            at = self._group(peer, group, frames, at, now)
+        if message.cancelled:
+            self._scheduler.cancel(message.cancelled_by or peer, set(message.cancelled))
+        self._scheduler.pump()
+
+    def _group(self, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
+        """Queue a group whose frames begin at `at`; returns where the next group's begin."""
+        calls = list(group.calls)
+        try:
+            head = self._head(group.head)
+            count = len(head.inputs) if group.joined else len(head.inputs) * len(calls)
+            if at + count > len(frames) or len(group.rows) != len(calls):
+                raise InvalidRequest(f"link: {len(frames) - at} frames arrived, expected {count}")
+            served = self._serving(head.pool)
+            for chunk in _chunks(head, peer, group, frames[at : at + count], now, served.spec.batched):
+                self._scheduler.submit(served, chunk)
+        except ServingError as error:
+            self._answers.refuse_peer(peer, calls, error)
+            return at + (0 if isinstance(error, InvalidRequest) else count)
+        return at + count
+
+    def _head(self, data: bytes) -> Head:
+        head = self._heads.get(data)
+        if head is None:
+            head = decode_head(data)
+            if len(self._heads) >= 4096:
+                self._heads.clear()
+            self._heads[data] = head
+        return head
+
+    def _serving(self, pool: PoolKey) -> Served:
+        if self.refusing is not None:
+            raise self.refusing
+        served = self._find(pool)
+        if served is None:
+            raise VersionGone(f"model '{pool.model}' version {pool.version} is not loaded on this replica")
+        return served
+
+
+def _chunks(
+    head: Head, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], now: float, batched: bool
+) -> list[Chunk]:
+    """The group's calls as chunks: one where its rows are joined and of one priority, else one per call."""
+    calls, rows = list(group.calls), list(group.rows)
+    deadlines = [now + ms * 1e-3 if ms else NO_DEADLINE for ms in group.deadline_ms] if group.deadline_ms else None
+    priorities = list(group.priority)
+    width = len(head.inputs)
+    if group.joined:
+        total = sum(rows)
+        earliest = NO_DEADLINE if deadlines is None else min(deadlines)
+        arrays = arrays_of(head, frames, total, batched)
+        chunk = Chunk(head, peer, calls, rows, total, arrays, deadlines, earliest, now)
+        if len(set(priorities)) <= 1:
+            chunk.priority = priorities[0] if priorities else 0
+            return [chunk]
+        parts = [chunk.part(index, index + 1) for index in range(len(calls))]
+        for part, priority in zip(parts, priorities, strict=True):
+            part.priority = priority
+        return parts
+    return [
+        Chunk(
+            head,
+            peer,
+            [call],
+            [rows[index]],
+            rows[index],
+            arrays_of(head, frames[index * width : (index + 1) * width], rows[index], batched),
+            None if deadlines is None else [deadlines[index]],
+            NO_DEADLINE if deadlines is None else deadlines[index],
+            now,
+            priorities[index] if priorities else 0,
+        )
+        for index, call in enumerate(calls)
+    ]

@@ -1,0 +1,236 @@
+"""Which batch runs next, and on what thread.
+
+The event loop owns queues and decides (batching.policy); executor threads only join arrays and run sessions. A batch that
+is predicted to be shorter than the hand-over to a thread and back runs on the event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Protocol
+
+from shardline.batching.policy import Take, bucket_for, decide
+from shardline.core.errors import DeadlineExceeded, Exhausted, ServingError
+from shardline.replica.batch import Batch, Outcome
+from shardline.replica.chunk import Chunk, ShapeKey
+from shardline.replica.runtime import Run
+from shardline.replica.served import Served
+
+INLINE_BELOW_S = 300e-6
+"""Predicted batch times below this run on the event loop: a hand-over to a thread and back costs about as much."""
+
+
+class Answers(Protocol):
+    """Where outcomes go."""
+
+    def results(self, batch: Batch, outcome: Outcome) -> None:
+        """Outputs of a batch's chunks, to scatter to their callers."""
+
+    def refuse(self, chunk: Chunk, calls: Sequence[int], error: ServingError) -> None:
+        """Calls that were not executed, or failed."""
+
+    def flush(self) -> None:
+        """Everything of this turn was said."""
+
+
+class Scheduler:
+    """Takes chunks, forms batches, runs them, hands out the outcomes. Use within a running event loop."""
+
+    def __init__(self, answers: Answers, executors: int = 1, *, prefetch: bool = True) -> None:
+        self._answers = answers
+        self._loop = asyncio.get_running_loop()
+        self._idle = [_Executor(self._loop, self._ended) for _ in range(executors)]
+        self._executors = tuple(self._idle)
+        self._running: set[int] = set()
+        self._batches: dict[int, Batch] = {}
+        self._waiting: dict[int, Served] = {}
+        self._prefetch = prefetch
+        self._wake: asyncio.TimerHandle | None = None
+        self._pumping = False
+
+    def submit(self, served: Served, chunk: Chunk) -> None:
+        """Queue a chunk, or refuse it; `pump` is called once after a burst of them."""
+        if not served.queue.has_room(chunk.total):
+            retry = max(0.001, served.fit.predict_s(served.queue.rows))
+            error = Exhausted(
+                f"model '{served.spec.name}': queue is full ({served.queue.rows} of {served.spec.batching.queue_rows} rows); "
+                f"retry in {retry:.3f} s",
+                retry_after_s=retry,
+            )
+            served.counters.refuse(error.reason, len(chunk.calls))
+            self._answers.refuse(chunk, chunk.calls, error)
+            return
+        key = served.key_of(chunk.head)
+        if self._prefetch and not self._idle and served.shares_batches and not served.spec.batching.pad_inputs:
+            served.prefetch.stage(key, chunk)
+        served.queue.put(key, chunk)
+        self._waiting[id(served)] = served
+
+    def cancel(self, peer: bytes, calls: set[int]) -> None:
+        """Nobody waits for these calls of `peer` any more."""
+        for served in self._waiting.values():
+            calls = calls - served.queue.cancel(peer, calls)
+        if calls:
+            for batch in self._batches.values():
+                batch.drop(peer, calls)
+
+    def pump(self) -> None:
+        """Dispatch while an executor is idle and the policy wants a batch. Not re-entered."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._idle and self._waiting and self._dispatch_one():
+                pass
+        finally:
+            self._pumping = False
+        self._answers.flush()
+
+    def _dispatch_one(self) -> bool:
+        now = time.monotonic()
+        wake = float("inf")
+        for served in self._by_age():
+            key = served.queue.next_key()
+            if key is None:
+                del self._waiting[id(served)]
+                continue
+            decision = decide(served.queue.view(key), now, served.limits, served.returning)
+            if isinstance(decision, Take):
+                self._start(served, key, decision.rows, now)
+                return True
+            wake = min(wake, decision.at)
+        self._wake_at(wake)
+        return False
+
+    def _by_age(self) -> Sequence[Served]:
+        if len(self._waiting) == 1:
+            return tuple(self._waiting.values())
+        return sorted(self._waiting.values(), key=lambda served: served.queue.oldest_at())
+
+    def _wake_at(self, at: float) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if at < float("inf"):
+            self._wake = self._loop.call_later(max(0.0, at - time.monotonic()), self.pump)
+
+    def _start(self, served: Served, key: ShapeKey, rows: int, now: float) -> None:
+        taken = served.queue.take(key, rows, now)
+        if served.queue.rows == 0:
+            self._waiting.pop(id(served), None)
+        for chunk, late in taken.expired:
+            served.counters.refuse(DeadlineExceeded.reason, len(late))
+            self._answers.refuse(chunk, late, _late(served, chunk, now))
+        if not taken.chunks:
+            return
+        bucket = bucket_for(taken.rows, served.buckets) if served.spec.batched else 1
+        batch = Batch(
+            served,
+            taken.chunks,
+            taken.rows,
+            bucket,
+            _wanted(served, taken.chunks),
+            now,
+            served.prefetch.take(taken.chunks, bucket) if served.shares_batches else None,
+        )
+        served.running_rows += taken.rows
+        predicted = served.fit.predict_s(bucket)
+        served.busy_until = now + predicted
+        if 0 < predicted < INLINE_BELOW_S and len(self._idle) == len(self._executors):
+            batch.execute()
+            self._finish(batch)
+        else:
+            batch.run = Run()
+            self._batches[id(batch)] = batch
+            self._idle.pop().put(batch)
+
+    def _ended(self, executor: _Executor, batch: Batch) -> None:
+        self._idle.append(executor)
+        del self._batches[id(batch)]
+        self._finish(batch)
+        self.pump()
+
+    def _finish(self, batch: Batch) -> None:
+        served = batch.served
+        served.running_rows -= batch.rows
+        started = time.monotonic()
+        for outcome in batch.outcomes:
+            if outcome.error is None:
+                self._answers.results(batch, outcome)
+            elif not batch.terminated:
+                self._fail(batch, outcome)
+        if not batch.terminated:
+            self._count(batch, time.monotonic() - started)
+
+    def _fail(self, batch: Batch, outcome: Outcome) -> None:
+        assert outcome.error is not None
+        for chunk in outcome.chunks:
+            batch.served.counters.failed(len(chunk.calls), time.monotonic() - chunk.arrived)
+            self._answers.refuse(chunk, chunk.calls, outcome.error)
+
+    def _count(self, batch: Batch, output_s: float) -> None:
+        good = [chunk for outcome in batch.outcomes if outcome.error is None for chunk in outcome.chunks]
+        if not good:
+            return
+        if len(batch.outcomes) == 1:
+            batch.served.fit.observe(batch.bucket, batch.input_s + batch.compute_s)
+        batch.served.counters.executed(
+            sum(chunk.total for chunk in good),
+            [len(chunk.calls) for chunk in good],
+            [batch.taken_at - chunk.arrived for chunk in good],
+            batch.input_s,
+            batch.compute_s,
+            output_s,
+        )
+
+    def close(self) -> None:
+        """End the executor threads after what they run now."""
+        if self._wake is not None:
+            self._wake.cancel()
+        for executor in self._executors:
+            executor.close()
+
+
+def _wanted(served: Served, chunks: Sequence[Chunk]) -> tuple[str, ...]:
+    """The outputs that some caller wants, in the model's order."""
+    first = chunks[0].head.outputs
+    if all(chunk.head.outputs == first for chunk in chunks):
+        return first or served.output_names
+    if any(not chunk.head.outputs for chunk in chunks):
+        return served.output_names
+    wanted = {name for chunk in chunks for name in chunk.head.outputs}
+    return tuple(name for name in served.output_names if name in wanted)
+
+
+def _late(served: Served, chunk: Chunk, now: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"deadline passed after {(now - chunk.arrived) * 1e3:.1f} ms in the batching queue of "
+        f"'{served.spec.name}' (not executed)"
+    )
+
+
+class _Executor:
+    """A thread that runs one batch at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[_Executor, Batch], None]) -> None:
+        self._loop = loop
+        self._ended = ended
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="executor", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: Batch) -> None:
+        self._batches.put(batch)
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            batch.execute()
+            self._loop.call_soon_threadsafe(self._ended, self, batch)
+
+    def close(self) -> None:
+        self._batches.put(None)
+        self._thread.join(timeout=5)

@@ -1,0 +1,83 @@
+"""A model version in service on this replica: its session, its queue, its latency, its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shardline.batching.latency import LatencyFit
+from shardline.batching.policy import Limits, Returning
+from shardline.core.cluster import LoadReport, PoolKey
+from shardline.core.datatypes import DataType
+from shardline.core.models import ModelSpec
+from shardline.replica.assemble import Prefetch, join, shape_key
+from shardline.replica.batch import join_unbatched
+from shardline.replica.chunk import Chunk, Head, ShapeKey
+from shardline.replica.counters import Counters
+from shardline.replica.queue import BatchQueue
+from shardline.replica.runtime import Session
+
+
+@dataclass(slots=True)
+class Served:
+    """One pool membership. buckets: (1,) where rows are not batched; unbatched_because: why, "" where they are."""
+
+    pool: PoolKey
+    spec: ModelSpec
+    session: Session
+    queue: BatchQueue
+    buckets: tuple[int, ...]
+    limits: Limits
+    unbatched_because: str = ""
+    prefetch: Prefetch = field(init=False)
+    fit: LatencyFit = field(default_factory=LatencyFit)
+    counters: Counters = field(default_factory=Counters)
+    returning: Returning | None = None
+    running_rows: int = 0
+    busy_until: float = 0.0
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.prefetch = Prefetch(self.buckets[-1] if self.shares_batches else 0)
+
+    @property
+    def shares_batches(self) -> bool:
+        """Whether rows of different calls may run together."""
+        return self.spec.batched and not self.unbatched_because
+
+    @property
+    def idle(self) -> bool:
+        """Whether no row waits or runs."""
+        return self.queue.rows == 0 and self.running_rows == 0
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Outputs of the stage, in the model's order."""
+        return tuple(output.name for output in self.spec.outputs)
+
+    def output_type(self, name: str) -> DataType:
+        """Data type of an output."""
+        return next(output.datatype for output in self.spec.outputs if output.name == name)
+
+    def key_of(self, head: Head) -> ShapeKey:
+        """The shape key of a head."""
+        return shape_key(head, self.spec.batching)
+
+    def join(self, chunks: Sequence[Chunk], bucket: int) -> dict[str, np.ndarray]:
+        """The arrays of a batch."""
+        if not self.spec.batched:
+            return join_unbatched(chunks)
+        return join(chunks, bucket, self.spec.batching)
+
+    def load(self, now: float, sequence: int) -> LoadReport:
+        """What a router wants to know before it chooses; `now` on the monotonic clock."""
+        return LoadReport(
+            queue_rows=self.queue.rows,
+            running_rows=self.running_rows,
+            busy_ms=max(0.0, self.busy_until - now) * 1e3 if self.running_rows else 0.0,
+            alpha_ms=self.fit.alpha_s * 1e3,
+            beta_ms=self.fit.beta_s * 1e3,
+            sequence=sequence,
+        )
