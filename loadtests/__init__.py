@@ -1,0 +1,1 @@
+"""Load tests: a benchmark against peers, an open-loop generator, Locust scenarios and a soak. Loopback only by default."""
