@@ -73,3 +73,22 @@ class LoadReport:
     alpha_ms: float = 0.0
     beta_ms: float = 0.0
     sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouterInfo:
+    """A router as it announces itself.
+
+    id: unique per incarnation. address: where clients call it. front: the edge server it runs (grpcio, native).
+    state: it takes calls while READY. host, pid, started_at (Unix seconds by its own clock): for people.
+    """
+
+    id: str
+    address: str
+    state: ReplicaState
+    front: str
+    host: str
+    pid: int
+    started_at: float
+    pod: str = ""
+    metrics: str = ""
