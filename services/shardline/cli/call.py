@@ -1,0 +1,152 @@
+"""`infer`, `models`, `load` and `unload`: one or few calls to a server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shardline.cli.failure import Failure
+from shardline.cli.inputs import parse_given, read_inputs
+from shardline.cli.render import (
+    duration_text,
+    json_values,
+    print_json,
+    print_table,
+    receipt_text,
+    shape_text,
+    values_text,
+)
+from shardline.cli.target import find_target
+from shardline.local.samples import sample_inputs
+from shardline.wire.arrays import datatype_of
+from shardline.wire.client import Answer, CallFailed, InferenceClient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from shardline.wire.client import ModelEntry, ModelMetadata, TensorMetadata
+
+Result = TypeVar("Result")
+
+
+def call(url: str | None, timeout_s: float, work: Callable[[InferenceClient], Awaitable[Result]]) -> Result:
+    """Run `work` with a client of the server that is meant. Raises Failure."""
+    target = find_target(url)
+
+    async def connected() -> Result:
+        async with InferenceClient(target.url, timeout_s=timeout_s) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(connected())
+    except CallFailed as failure:
+        raise Failure(explain(failure, target.url)) from failure
+    except KeyboardInterrupt:
+        raise Failure("interrupted") from None
+
+
+def explain(failure: CallFailed, url: str) -> str:
+    """A failed call in one line, with what to do where that is known."""
+    connecting = ("failed to connect", "connections to all backends failing", "name resolution", "no such host")
+    if failure.status == "UNAVAILABLE" and any(words in failure.message.lower() for words in connecting):
+        return f"no server at {url}; start one with `shardline serve REPOSITORY`, or name it with --url HOST:PORT"
+    if failure.status == "DEADLINE_EXCEEDED":
+        return f"{failure}; --timeout gives it longer"
+    if failure.status == "NOT_FOUND":
+        return f"{failure}; `shardline models` lists what is served"
+    return str(failure)
+
+
+def run_infer(
+    url: str | None, model: str, version: str, given: tuple[str, ...], timeout_s: float, *, as_json: bool
+) -> None:
+    """`shardline infer`."""
+    parsed = [parse_given(text) for text in given]
+
+    async def work(client: InferenceClient) -> Answer:
+        metadata = await client.model_metadata(model, version)
+        inputs = sample_inputs(metadata.inputs)
+        if parsed:
+            inputs = read_inputs(parsed, {spec.name: spec for spec in metadata.inputs}, sys.stdin.read)
+        return await client.infer(model, inputs, version=version)
+
+    answer = call(url, timeout_s, work)
+    if as_json:
+        print_json(answer_json(model, answer))
+        return
+    title = f"{model} version {answer.version}, answered in {duration_text(answer.latency_s)}"
+    print_table(("output", "type", "shape", "values"), answer_rows(answer), title=title)
+    if not given:
+        sys.stdout.write("The input was generated from the model's signature; --input sends yours.\n")
+    if answer.receipt:
+        sys.stdout.write(f"{receipt_text(answer.receipt)}\n")
+
+
+def answer_rows(answer: Answer) -> list[tuple[str, ...]]:
+    """Rows of the table of outputs."""
+    return [
+        (name, datatype_of(array).name, shape_text(array.shape), values_text(array)) for name, array in answer.items()
+    ]
+
+
+def answer_json(model: str, answer: Answer) -> dict[str, Any]:
+    """What `infer --json` prints."""
+    return {
+        "model": model,
+        "version": answer.version,
+        "outputs": {
+            name: {"datatype": datatype_of(array).name, "shape": list(array.shape), "data": json_values(array)}
+            for name, array in answer.items()
+        },
+        "latency_s": answer.latency_s,
+        "receipt": answer.receipt,
+    }
+
+
+def run_models(url: str | None, timeout_s: float, *, as_json: bool) -> None:
+    """`shardline models`."""
+
+    async def work(client: InferenceClient) -> list[tuple[ModelEntry, ModelMetadata | None]]:
+        index = await client.repository_index()
+        return [
+            (entry, await client.model_metadata(entry.name, entry.version) if entry.state == "READY" else None)
+            for entry in index
+        ]
+
+    found = call(url, timeout_s, work)
+    if as_json:
+        print_json([asdict(entry) | (_metadata_json(metadata) if metadata else {}) for entry, metadata in found])
+        return
+    print_table(("model", "version", "state", "inputs", "outputs", "reason"), [model_row(*item) for item in found])
+
+
+def model_row(entry: ModelEntry, metadata: ModelMetadata | None) -> tuple[str, ...]:
+    """A row of the table of models."""
+    inputs, outputs = (metadata.inputs, metadata.outputs) if metadata else ((), ())
+    return (entry.name, entry.version or "-", entry.state, _tensors_text(inputs), _tensors_text(outputs), entry.reason)
+
+
+def run_load(url: str | None, model: str, timeout_s: float) -> None:
+    """`shardline load`."""
+    call(url, timeout_s, lambda client: client.load(model))
+    sys.stdout.write(f"{model} is loaded\n")
+
+
+def run_unload(url: str | None, model: str, timeout_s: float) -> None:
+    """`shardline unload`."""
+    call(url, timeout_s, lambda client: client.unload(model))
+    sys.stdout.write(f"{model} is unloaded\n")
+
+
+def _tensors_text(tensors: Iterable[TensorMetadata]) -> str:
+    return "\n".join(f"{spec.name} {spec.datatype} {shape_text(spec.shape)}" for spec in tensors)
+
+
+def _metadata_json(metadata: ModelMetadata) -> dict[str, Any]:
+    return {
+        "platform": metadata.platform,
+        "inputs": [asdict(spec) for spec in metadata.inputs],
+        "outputs": [asdict(spec) for spec in metadata.outputs],
+    }

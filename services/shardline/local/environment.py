@@ -1,0 +1,83 @@
+"""The processes of a local cluster and their settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from shardline.local.budget import threads_per_replica
+from shardline.local.child import ChildSpec
+from shardline.ops.settings import PREFIX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shardline.local.options import ClusterOptions
+
+_QUIET_LEVEL = "warning"
+
+
+def metrics_ports(options: ClusterOptions) -> tuple[int, ...]:
+    """The routers' metrics ports, in their order; empty where the system picks them or nobody listens."""
+    first = options.settings.metrics_port
+    return tuple(range(first, first + options.settings.routers)) if first > 0 else ()
+
+
+def children(options: ClusterOptions, redis_url: str, folder: Path, cores: int) -> tuple[ChildSpec, ...]:
+    """Replicas, then routers: a router starts in no time, a replica loads and warms models.
+
+    folder: for their sockets. cores: shared among the replicas.
+    """
+    shared = _shared(options, redis_url, folder)
+    return (
+        *(_python_child("replica", at, shared | _replica(options, cores)) for at in range(options.settings.replicas)),
+        *(_python_child("router", at, shared | _router(options, at)) for at in range(options.settings.routers)),
+    )
+
+
+def _python_child(role: str, at: int, settings: dict[str, str]) -> ChildSpec:
+    named = {f"{PREFIX}{name}": value for name, value in settings.items()}
+    # What else stands in the environment holds too: any SHARDLINE_ setting without a flag is set this way.
+    return ChildSpec(f"{role} {at}", role, (sys.executable, "-m", f"shardline.{role}"), {**os.environ, **named})
+
+
+def _shared(options: ClusterOptions, redis_url: str, folder: Path) -> dict[str, str]:
+    given = options.settings
+    return {
+        "CLUSTER": given.cluster,
+        "REDIS_URL": redis_url,
+        "RUN_DIR": str(folder),
+        "PARENT_PID": str(os.getpid()),
+        "LOG_FORMAT": "json",
+        "LOG_LEVEL": given.log_level if options.all_lines else max(_QUIET_LEVEL, given.log_level, key=_severity),
+        "METRICS_HOST": given.metrics_host,
+        "DRAIN_S": str(given.drain_s),
+    }
+
+
+def _router(options: ClusterOptions, at: int) -> dict[str, str]:
+    given = options.settings
+    return {
+        "HOST": given.host,
+        "PORT": str(given.port),
+        "FRONT": given.front,
+        "REUSE_PORT": "true",
+        "METRICS_PORT": str(given.metrics_port + at if given.metrics_port > 0 else given.metrics_port),
+    }
+
+
+def _replica(options: ClusterOptions, cores: int) -> dict[str, str]:
+    given = options.settings
+    return {
+        "REPOSITORY": given.repository,
+        "MODELS": ",".join(options.models),
+        "DEVICE": given.device,
+        "THREADS": str(given.threads or threads_per_replica(cores, given.replicas)),
+        # Any free one: `shardline status` shows it. The flag's port and its successors belong to the routers.
+        "METRICS_PORT": "-1" if given.metrics_port < 0 else "0",
+    }
+
+
+def _severity(level: str) -> int:
+    return ("debug", "info", "warning", "error").index(level)

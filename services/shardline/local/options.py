@@ -1,0 +1,50 @@
+"""What a user asks of a local cluster, and how it can fail."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from shardline.ops import settings
+from shardline.ops.settings import ClusterSettings, SettingsError
+
+LOCAL_HOST = "127.0.0.1"
+"""A cluster on a laptop is not the network's: other addresses are asked for, by flag or environment."""
+
+
+class ClusterFailed(Exception):
+    """The cluster cannot start or go on; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """A local cluster.
+
+    settings: from flags and environment. models: names to serve, all if empty. keep_going: serve the good models where others are broken. all_lines: children log as much as the
+    settings say, since someone reads it; else warnings and errors only.
+    """
+
+    settings: ClusterSettings
+    models: tuple[str, ...] = ()
+    keep_going: bool = False
+    all_lines: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients on this machine connect: a wildcard address is not one to connect to."""
+        host = {"0.0.0.0": LOCAL_HOST, "::": "[::1]"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"{host}:{self.settings.port}"
+
+
+def load_settings(**flags: Any) -> ClusterSettings:
+    """Settings from flags that are not None, then the environment, then defaults. Raises ClusterFailed.
+
+    Both listeners stay on the loopback interface unless someone says otherwise.
+    """
+    host = flags.get("host") or os.environ.get(f"{settings.PREFIX}HOST") or LOCAL_HOST
+    metrics_host = os.environ.get(f"{settings.PREFIX}METRICS_HOST") or host
+    try:
+        return settings.load(ClusterSettings, **{**flags, "host": host, "metrics_host": metrics_host})
+    except SettingsError as error:
+        raise ClusterFailed(str(error)) from error

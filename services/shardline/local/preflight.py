@@ -1,0 +1,66 @@
+"""What is wrong with a model repository, found before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardline.core.errors import ServingError
+from shardline.local.options import ClusterFailed
+from shardline.repository import scan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardline.repository import FoundModel
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModels:
+    """Models that will be served.
+
+    models: their names. limit_to: what replicas are told to serve, () for all of the repository (then models that are
+    added later may be loaded, too). left_out: what is broken and left out, a line each.
+    """
+
+    models: tuple[str, ...]
+    limit_to: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def check_models(repository: str, wanted: Sequence[str], *, keep_going: bool) -> CheckedModels:
+    """Scan a repository (a folder). Raises ClusterFailed where a wanted model is missing or broken, or none is there.
+
+    wanted: names, all if empty. keep_going: leave broken models out instead, as long as one is good.
+    """
+    try:
+        found = scan(Path(repository))
+    except ServingError as error:
+        raise ClusterFailed(error.message) from error
+    return choose(repository, found, wanted, keep_going=keep_going)
+
+
+def choose(repository: str, found: Sequence[FoundModel], wanted: Sequence[str], *, keep_going: bool) -> CheckedModels:
+    """The pure part of check_models."""
+    known = {model.name: model for model in found}
+    if not known:
+        raise ClusterFailed(f"no models in {repository}: expected MODEL/VERSION/model.onnx")
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise ClusterFailed(f"no model {', '.join(missing)} in {repository}; it holds {', '.join(known)}")
+    names = tuple(dict.fromkeys(wanted or known))
+    broken = {name: problem for name in names if (problem := problem_of(known[name]))}
+    if broken and not keep_going:
+        raise ClusterFailed(f"{'; '.join(broken.values())}; --keep-going serves the others")
+    good = tuple(name for name in names if name not in broken)
+    if not good:
+        raise ClusterFailed(f"no model in {repository} can be served: {'; '.join(broken.values())}")
+    return CheckedModels(good, good if wanted or broken else (), tuple(broken.values()))
+
+
+def problem_of(model: FoundModel) -> str:
+    """Why a model, or one of its versions that should be served, is broken; "" where nothing is."""
+    if model.reason:
+        return f"model {model.name}: {model.reason}"
+    return "; ".join(f"model {model.name} version {version}: {reason}" for version, reason in model.broken.items())
