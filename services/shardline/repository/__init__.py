@@ -1,1 +1,17 @@
-"""TO BE WRITTEN by its owner."""
+"""The model repository: layout, config, versions and digests. Reads files, serves nothing."""
+
+from shardline.repository.index import IndexEntry, repository_index
+from shardline.repository.load import FoundModel, LoadedModel, LoadOptions, find_model, load_spec, scan
+from shardline.repository.versions import versions_to_serve
+
+__all__ = [
+    "FoundModel",
+    "IndexEntry",
+    "LoadOptions",
+    "LoadedModel",
+    "find_model",
+    "load_spec",
+    "repository_index",
+    "scan",
+    "versions_to_serve",
+]
