@@ -57,7 +57,7 @@ _NUMPY = {row.name: row.numpy for row in ELEMENT_TYPES.values()}
 
 
 class PlainServer(GRPCInferenceServiceServicer):
-    """Answers ModelInfer, ServerReady and ModelStatistics for one model."""
+    """Answers ModelInfer, ServerReady, ModelMetadata and ModelStatistics for one model."""
 
     def __init__(self, name: str, session: ort.InferenceSession, pool: ThreadPoolExecutor | None) -> None:
         self.name = name
@@ -86,6 +86,18 @@ class PlainServer(GRPCInferenceServiceServicer):
     async def ServerReady(self, _request: pb.ServerReadyRequest, _context: object) -> pb.ServerReadyResponse:  # noqa: N802
         """The model is loaded before the port opens."""
         return pb.ServerReadyResponse(ready=True)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _: object) -> pb.ModelMetadataResponse:  # noqa: N802
+        """The session's own signature."""
+        response = pb.ModelMetadataResponse(name=request.name, versions=["1"], platform="onnxruntime_onnx")
+        for specs, into in (
+            (self.session.get_inputs(), response.inputs),
+            (self.session.get_outputs(), response.outputs),
+        ):
+            for spec in specs:
+                shape = [size if isinstance(size, int) else -1 for size in spec.shape]
+                into.add(name=spec.name, datatype=ELEMENT_TYPES[spec.type].name, shape=shape)
+        return response
 
     async def ModelStatistics(self, _request: pb.ModelStatisticsRequest, _: object) -> pb.ModelStatisticsResponse:  # noqa: N802
         """How many requests were answered."""

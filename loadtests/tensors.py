@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shardline.core.datatypes import BY_ORT
+from shardline.core.datatypes import BY_NAME, BY_ORT
 from shardline.pb.inference import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -29,18 +29,28 @@ def concrete(shape: Sequence[int | str | None], rows: int, sequence: int = SEQUE
 
 
 def sample_inputs(session: ort.InferenceSession, rows: int = 1, seed: int = 7) -> dict[str, NDArray[np.generic]]:
-    """Seeded inputs of `rows` rows. Integers are token numbers, except that masks are ones and types zeros."""
+    """Seeded inputs of `rows` rows for a model in this process."""
     random = np.random.default_rng(seed)
-    return {spec.name: _sample(spec, rows, random) for spec in session.get_inputs()}
+    specs = [(spec.name, spec.shape, ELEMENT_TYPES[spec.type].numpy) for spec in session.get_inputs()]
+    return {name: _sample(name, concrete(shape, rows), dtype, random) for name, shape, dtype in specs}
 
 
-def _sample(spec: ort.NodeArg, rows: int, random: np.random.Generator) -> NDArray[np.generic]:
-    shape, dtype = concrete(spec.shape, rows), ELEMENT_TYPES[spec.type].numpy
+def served_inputs(metadata: pb.ModelMetadataResponse, rows: int = 1, seed: int = 7) -> dict[str, NDArray[np.generic]]:
+    """Seeded inputs of `rows` rows for a model behind a server, by its ModelMetadata."""
+    random = np.random.default_rng(seed)
+    specs = [(spec.name, list(spec.shape), BY_NAME[spec.datatype].numpy) for spec in metadata.inputs]
+    return {name: _sample(name, concrete(shape, rows), dtype, random) for name, shape, dtype in specs}
+
+
+def _sample(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], random: np.random.Generator
+) -> NDArray[np.generic]:
+    """Integers are token numbers, except that masks are ones and types zeros."""
     if dtype.kind == "f":
         return random.random(shape).astype(dtype)
-    if "mask" in spec.name:
+    if "mask" in name:
         return np.ones(shape, dtype)
-    if "type" in spec.name:
+    if "type" in name:
         return np.zeros(shape, dtype)
     return random.integers(1000, 20000, shape).astype(dtype)
 

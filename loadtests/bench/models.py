@@ -1,4 +1,4 @@
-"""The benchmark's models: the examples of `build/models`, and two of its own that are all transport."""
+"""The benchmark's models: the examples of `build/models`, each laid out alone, with one request and its answer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
 
 from loadtests.tensors import grpc_frame, infer_request, raw_body, sample_inputs
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALL = ("digits", "identity_image", "image_mean", "minilm", "resnet50")
-IMAGE_CONFIG = 'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: 32\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +38,17 @@ class BenchModel:
     raw_body: Path
 
 
-def prepare(name: str, source: Path, work: Path) -> BenchModel:
-    """Lay out one model under `work`. Raises FileNotFoundError, with what to do, where it was never made."""
-    repository = work / "repository" / name
-    shutil.rmtree(repository, ignore_errors=True)
+def prepare(name: str, source: Path, work: Path, repository: Path | None = None) -> BenchModel:
+    """Lay out one model in a repository of its own under `work`, or in the given one beside others.
+
+    Raises FileNotFoundError, with what to do, where the model was never made.
+    """
+    repository = repository or work / "repository" / name
     target = repository / name
-    if (source / name).is_dir():
-        shutil.copytree(source / name, target, copy_function=_link)
-    elif name in ("identity_image", "image_mean"):
-        _write_image_model(name, target)
-    else:
-        raise FileNotFoundError(f"{source / name} does not exist: make the example models first (make models)")
+    shutil.rmtree(target, ignore_errors=True)
+    if not (source / name).is_dir():
+        raise FileNotFoundError(f"{source / name} does not exist: python -m examples.build makes the example models")
+    shutil.copytree(source / name, target, copy_function=_link)
     path = max((target).glob("*/model.onnx"), key=lambda found: int(found.parent.name))
     inputs, expected = _one_answer(path)
     bodies = work / "bodies"
@@ -75,19 +72,3 @@ def _one_answer(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, N
     inputs = sample_inputs(session)
     names = [output.name for output in session.get_outputs()]
     return inputs, dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def _write_image_model(name: str, target: Path) -> None:
-    """FP32 [b,3,224,224] in (602 kB a row), and the same out, or its mean: the cost of moving tensors and nothing else."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 224, 224])
-    if name == "identity_image":
-        node = helper.make_node("Identity", ["image"], ["same"])
-        out = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["batch", 3, 224, 224])
-    else:
-        node = helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0)
-        out = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["batch"])
-    graph = helper.make_graph([node], name, [image], [out])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (target / "1").mkdir(parents=True)
-    onnx.save(model, target / "1" / "model.onnx")
-    (target / "config.pbtxt").write_text(IMAGE_CONFIG.format(name=name))

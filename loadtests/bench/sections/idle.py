@@ -38,7 +38,8 @@ def measure(setting: Setting) -> list[Table]:
 def _watch(label: str, tree: Tree) -> list[tuple[str, ...]]:
     before = {process.pid: _cpu_s(process) for process in tree.members()}
     time.sleep(_WATCH_S)
-    rows, total = [], 0.0
+    rows: list[tuple[str, ...]] = []
+    total = 0.0
     for process in tree.members():
         used = 100 * (_cpu_s(process) - before.get(process.pid, 0.0)) / _WATCH_S
         total += used
