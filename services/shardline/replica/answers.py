@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-
-from shardline.core.errors import ServingError
 from shardline.pb.shardline.v1 import replica_pb2 as pb
-from shardline.replica.batch import Batch, Outcome
-from shardline.replica.chunk import Chunk
-from shardline.replica.served import Served
 from shardline.wire.codec import Buffer, encode_bytes
 from shardline.wire.link import PROTOCOL
 
+if TYPE_CHECKING:
+    from shardline.core.errors import ServingError
+    from shardline.replica.batch import Batch, Outcome
+    from shardline.replica.chunk import Chunk
+    from shardline.replica.served import Served
 
 Send = Callable[[bytes, bytes, Sequence[Buffer]], bool]
 
@@ -79,9 +80,7 @@ class LinkAnswers:
         group.receipt.append(self._receipt(batch, chunks))
         outbox.reports[str(served.pool)] = served
 
-    def _frames(
-        self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], batched: bool
-    ) -> None:
+    def _frames(self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], batched: bool) -> None:
         if group.joined:
             outbox.frames.extend(_as_buffer(array) for array in arrays)
             return
@@ -160,9 +159,7 @@ def _as_buffer(array: np.ndarray) -> Buffer:
     return contiguous.reshape(-1).view(np.uint8).data
 
 
-def _trim(
-    name: str, array: np.ndarray, trim: dict[str, int], chunk: Chunk, served: Served
-) -> np.ndarray:
+def _trim(name: str, array: np.ndarray, trim: dict[str, int], chunk: Chunk, served: Served) -> np.ndarray:
     """An output of padded rows, cut back to the rows' own length."""
     axis = trim.get(name)
     if axis is None:
@@ -174,5 +171,3 @@ def _trim(
             index[axis + 1] = slice(0, spec.dims[padding.axis])
             return array[tuple(index)]
     return array
-
-

@@ -6,13 +6,16 @@ that the executor finds it assembled. Rows that were not prefetched are joined w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shardline.core.models import Batching
-from shardline.replica.chunk import Chunk, Head, ShapeKey
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardline.core.models import Batching
+    from shardline.replica.chunk import Chunk, Head, ShapeKey
 
 
 def shape_key(head: Head, batching: Batching) -> ShapeKey:
@@ -131,11 +134,9 @@ class Prefetch:
             if chunk.staged is None or chunk.staged[0] is not self._buffers or chunk.staged[1] != at:
                 return None
             at += chunk.total
-        if at != bucket and at != self._rows:
+        if at not in (bucket, self._rows):
             return None
         buffers, self._buffers, self._key, self._rows = self._buffers, (), None, 0
         for buffer in buffers:
             buffer[at:bucket] = buffer[at - 1]
-        return {
-            spec.name: buffer[:bucket] for spec, buffer in zip(chunks[0].head.inputs, buffers, strict=True)
-        }
+        return {spec.name: buffer[:bucket] for spec, buffer in zip(chunks[0].head.inputs, buffers, strict=True)}

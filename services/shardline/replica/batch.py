@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shardline.batching.policy import bucket_for
 from shardline.core.errors import ModelFailed
-from shardline.replica.chunk import Chunk
-from shardline.replica.runtime import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from shardline.replica.chunk import Chunk
+    from shardline.replica.runtime import Run
     from shardline.replica.served import Served
 
 

@@ -6,16 +6,19 @@ all its calls in order, so per-call work is done only where calls part ways: can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from shardline.core.cluster import PoolKey
 from shardline.core.datatypes import BY_NAME, BYTES, DataType
 from shardline.core.errors import InvalidRequest
 from shardline.pb.shardline.v1 import replica_pb2 as pb
 from shardline.wire.codec import Buffer, from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
 
 NO_DEADLINE = float("inf")
 ShapeKey = tuple[tuple[str, tuple[int, ...]], ...]

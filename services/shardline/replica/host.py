@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardline.batching.latency import LatencyFit
 from shardline.batching.policy import Limits
@@ -19,6 +18,12 @@ from shardline.replica.runtime import DeviceOptions, Session
 from shardline.replica.served import Served
 from shardline.replica.warmup import warm_up
 from shardline.repository import FoundModel, LoadOptions, find_model, load_spec, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from shardline.ops.metrics import Metrics
 
 log = logs.get(__name__)
 
@@ -44,12 +49,14 @@ class Host:
         allowed: tuple[str, ...],
         device: DeviceOptions,
         announce: Callable[[], None],
+        metrics: Metrics,
         options: LoadOptions | None = None,
     ) -> None:
         self._repository = repository
         self._allowed = allowed
         self._device = device
         self._announce = announce
+        self._metrics = metrics
         self._options = options or LoadOptions()
         self._loading = asyncio.Lock()
         self._served: dict[PoolKey, Served] = {}
@@ -167,7 +174,7 @@ class Host:
         device = _device_for(spec, self._device)
         started = time.monotonic()
         session = Session(loaded.model_path, spec, device)
-        return _warmed(spec, session, started)
+        return _warmed(spec, session, started, self._metrics)
 
     async def unload(self, model: str, versions: Iterable[int] = ()) -> None:
         """Retire versions: stop announcing them, let their rows end, free them. All where none is named."""
@@ -218,7 +225,7 @@ def _device_for(spec: ModelSpec, device: DeviceOptions) -> DeviceOptions:
     )
 
 
-def _warmed(spec: ModelSpec, session: Session, started: float) -> Served:
+def _warmed(spec: ModelSpec, session: Session, started: float, metrics: Metrics) -> Served:
     """The session in service, its buckets warm and its batching proved safe."""
     fit = LatencyFit()
     batching = spec.batching
@@ -238,7 +245,6 @@ def _warmed(spec: ModelSpec, session: Session, started: float) -> Served:
     limits = Limits(
         max_rows=buckets[-1],
         delay_s=batching.queue_delay_s,
-        preferred_rows=batching.preferred_rows if not because else 0,
         predicted_s=fit.predict_s(buckets[-1]),
     )
     return Served(
@@ -250,4 +256,5 @@ def _warmed(spec: ModelSpec, session: Session, started: float) -> Served:
         limits=limits,
         unbatched_because=because,
         fit=fit,
+        counters=metrics.of_batches(spec.name, spec.version),
     )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from shardline.core.errors import InvalidRequest, ServingError, Unavailable, VersionGone
 from shardline.core.cluster import PoolKey
+from shardline.core.errors import InvalidRequest, ServingError, Unavailable, VersionGone
 from shardline.ops import logs
 from shardline.pb.shardline.v1 import replica_pb2 as pb
-from shardline.replica.answers import LinkAnswers
 from shardline.replica.chunk import NO_DEADLINE, Chunk, Head, arrays_of, decode_head
-from shardline.replica.scheduler import Scheduler
 from shardline.replica.served import Served
-from shardline.wire.codec import Buffer
 from shardline.wire.link import PROTOCOL
+
+if TYPE_CHECKING:
+    from shardline.replica.answers import LinkAnswers
+    from shardline.replica.scheduler import Scheduler
+    from shardline.wire.codec import Buffer
 
 log = logs.get(__name__)
 

@@ -7,17 +7,20 @@ kSameAsRequested arena. On CUDA every run goes through an I/O binding, so that i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
 from shardline.core.datatypes import BF16, BY_ORT, DataType
 from shardline.core.errors import ModelFailed, ModelRejected
-from shardline.core.models import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from shardline.core.models import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +136,7 @@ class Session:
         """Names of the outputs, in the model's order."""
         return self._output_names
 
-    def run(
-        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], run: Run | None = None
-    ) -> list[np.ndarray]:
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], run: Run | None = None) -> list[np.ndarray]:
         """Execute once. feeds: [rows, *dims] per input. Returns `outputs` in order.
 
         Raises ModelFailed with ONNX Runtime's first line where the runtime raised or was terminated.
@@ -173,7 +174,9 @@ class Session:
         for name in outputs:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding, options)
-        return [_to_numpy(value, self._types.get(name)) for name, value in zip(outputs, binding.get_outputs(), strict=True)]
+        return [
+            _to_numpy(value, self._types.get(name)) for name, value in zip(outputs, binding.get_outputs(), strict=True)
+        ]
 
     def _simulate(self, feeds: Mapping[str, np.ndarray], started: float) -> None:
         rows = next(iter(feeds.values())).shape[0] if feeds and self.spec.batched else 1

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shardline.batching.policy import Take, bucket_for, decide
 from shardline.core.errors import DeadlineExceeded, Exhausted, ServingError
 from shardline.replica.batch import Batch, Outcome
-from shardline.replica.chunk import Chunk, ShapeKey
 from shardline.replica.runtime import Run
-from shardline.replica.served import Served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shardline.replica.chunk import Chunk, ShapeKey
+    from shardline.replica.served import Served
 
 INLINE_BELOW_S = 300e-6
 """Predicted batch times below this run on the event loop: a hand-over to a thread and back costs about as much."""
@@ -61,7 +64,7 @@ class Scheduler:
                 f"retry in {retry:.3f} s",
                 retry_after_s=retry,
             )
-            served.counters.refuse(error.reason, len(chunk.calls))
+            served.counters.observe_failure(error.reason, 0.0, len(chunk.calls))
             self._answers.refuse(chunk, chunk.calls, error)
             return
         key = served.key_of(chunk.head)
@@ -123,7 +126,7 @@ class Scheduler:
         if served.queue.rows == 0:
             self._waiting.pop(id(served), None)
         for chunk, late in taken.expired:
-            served.counters.refuse(DeadlineExceeded.reason, len(late))
+            served.counters.observe_dropped(DeadlineExceeded.reason, len(late))
             self._answers.refuse(chunk, late, _late(served, chunk, now))
         if not taken.chunks:
             return
@@ -169,7 +172,9 @@ class Scheduler:
     def _fail(self, batch: Batch, outcome: Outcome) -> None:
         assert outcome.error is not None
         for chunk in outcome.chunks:
-            batch.served.counters.failed(len(chunk.calls), time.monotonic() - chunk.arrived)
+            batch.served.counters.observe_failure(
+                outcome.error.reason, len(chunk.calls) * (time.monotonic() - chunk.arrived), len(chunk.calls)
+            )
             self._answers.refuse(chunk, chunk.calls, outcome.error)
 
     def _count(self, batch: Batch, output_s: float) -> None:
@@ -178,13 +183,11 @@ class Scheduler:
             return
         if len(batch.outcomes) == 1:
             batch.served.fit.observe(batch.bucket, batch.input_s + batch.compute_s)
-        batch.served.counters.executed(
-            sum(chunk.total for chunk in good),
-            [len(chunk.calls) for chunk in good],
-            [batch.taken_at - chunk.arrived for chunk in good],
-            batch.input_s,
-            batch.compute_s,
-            output_s,
+        waits: list[float] = []
+        for chunk in good:
+            waits += [batch.taken_at - chunk.arrived] * len(chunk.calls)
+        batch.served.counters.observe_batch(
+            sum(chunk.total for chunk in good), batch.bucket, waits, batch.input_s, batch.compute_s, output_s
         )
 
     def close(self) -> None:

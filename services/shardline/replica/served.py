@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from shardline.batching.latency import LatencyFit
-from shardline.batching.policy import Limits, Returning
 from shardline.core.cluster import LoadReport, PoolKey
-from shardline.core.datatypes import DataType
-from shardline.core.models import ModelSpec
+from shardline.ops.metrics import BatchCounters
 from shardline.replica.assemble import Prefetch, join, shape_key
 from shardline.replica.batch import join_unbatched
-from shardline.replica.chunk import Chunk, Head, ShapeKey
-from shardline.replica.counters import Counters
-from shardline.replica.queue import BatchQueue
-from shardline.replica.runtime import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from shardline.batching.policy import Limits, Returning
+    from shardline.core.datatypes import DataType
+    from shardline.core.models import ModelSpec
+    from shardline.replica.chunk import Chunk, Head, ShapeKey
+    from shardline.replica.queue import BatchQueue
+    from shardline.replica.runtime import Session
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class Served:
     unbatched_because: str = ""
     prefetch: Prefetch = field(init=False)
     fit: LatencyFit = field(default_factory=LatencyFit)
-    counters: Counters = field(default_factory=Counters)
+    counters: BatchCounters = field(default_factory=BatchCounters)
     returning: Returning | None = None
     running_rows: int = 0
     busy_until: float = 0.0

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shardline.pb.inference import grpc_service_pb2 as pb
-from shardline.replica.counters import Counters, Duration
+
+if TYPE_CHECKING:
+    from shardline.ops.metrics import BatchCounters
 
 
-def model_statistics(name: str, version: int, counters: Counters) -> pb.ModelStatistics:
-    """One version's counters as a message; durations in nanoseconds."""
+def model_statistics(name: str, version: int, counters: BatchCounters) -> pb.ModelStatistics:
+    """One version's counters as a message: an inference is a row, an execution a batch, durations are nanoseconds."""
     message = pb.ModelStatistics(
         name=name,
         version=str(version),
         last_inference=counters.last_ms,
-        inference_count=counters.inferences,
-        execution_count=counters.executions,
+        inference_count=counters.rows,
+        execution_count=counters.batches,
     )
-    stats = message.inference_stats
-    for field, duration in (
-        (stats.success, counters.success),
-        (stats.fail, counters.fail),
-        (stats.queue, counters.queue),
-        (stats.compute_input, counters.compute_input),
-        (stats.compute_infer, counters.compute_infer),
-        (stats.compute_output, counters.compute_output),
-    ):
-        _fill(field, duration)
-    for size, times in sorted(counters.batches.items()):
+    stats, requests = message.inference_stats, counters.requests
+    _fill(stats.success, requests, counters.success_s)
+    _fill(stats.fail, sum(counters.failed.values()), counters.fail_s)
+    _fill(stats.queue, requests, counters.queue_s)
+    _fill(stats.compute_input, requests, counters.input_s)
+    _fill(stats.compute_infer, requests, counters.infer_s)
+    _fill(stats.compute_output, requests, counters.output_s)
+    for size, times in sorted(counters.sizes.items()):
         batch = message.batch_stats.add(batch_size=size)
-        _fill(batch.compute_input, times.compute_input)
-        _fill(batch.compute_infer, times.compute_infer)
-        _fill(batch.compute_output, times.compute_output)
+        _fill(batch.compute_input, times.count, times.input_s)
+        _fill(batch.compute_infer, times.count, times.infer_s)
+        _fill(batch.compute_output, times.count, times.output_s)
     return message
 
 
-def _fill(field: pb.StatisticDuration, duration: Duration) -> None:
-    field.count = duration.count
-    field.ns = duration.ns
+def _fill(field: pb.StatisticDuration, count: int, seconds: float) -> None:
+    field.count = count
+    field.ns = int(seconds * 1e9)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shardline.batching.latency import LatencyFit
 from shardline.core.datatypes import BF16, BYTES, DataType
 from shardline.core.errors import ModelFailed
 from shardline.core.models import BatchingMode, ModelSpec
+
+if TYPE_CHECKING:
+    from shardline.batching.latency import LatencyFit
 
 Execute = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
@@ -35,37 +38,57 @@ class WarmUp:
 
 
 def warm_up(spec: ModelSpec, execute: Execute, buckets: Sequence[int], fit: LatencyFit) -> WarmUp:
-    """Run every bucket twice and prove batch safety. Adds the second, warm time of each bucket to `fit`.
-
-    Raises ModelFailed only where a model without variable axes fails on generated input.
-    """
+    """Run every bucket twice: the first run warms it, the second is timed and added to `fit`; both probe batch safety."""
     names = [output.name for output in spec.outputs]
     rng = np.random.default_rng(0)
     size, failure = _size_that_runs(spec, execute, names, rng)
     if size is None:
         return WarmUp(skipped=f"no generated input was accepted: {failure}")
+    row = sample(spec, 1, size, rng)
+    alone = execute(row, names)
+    because = ""
     for bucket in buckets if spec.batched else (1,):
-        feeds = sample(spec, bucket, size, rng)
+        because = because or _run_bucket(spec, execute, bucket, size, fit, Probe(row, alone, names))
+    return WarmUp(unbatched_because=because)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A row and its answer when it ran alone."""
+
+    row: Mapping[str, np.ndarray]
+    alone: Sequence[np.ndarray]
+    names: Sequence[str]
+
+    def changed(self, together: Sequence[np.ndarray], bucket: int, kind: str) -> str:
+        """Which output of the row is another one beside `kind` rows in a batch of `bucket`, "" where none is."""
+        for name, expected, found in zip(self.names, self.alone, together, strict=True):
+            if found.ndim == 0 or found.shape[0] != bucket:
+                return f"output '{name}' has shape {list(found.shape)} for a batch of {bucket} rows"
+            change = _change(expected[0], found[bucket // 2])
+            if change:
+                return f"a row's output '{name}' changes by {change} in a batch of {bucket} beside {kind} rows"
+        return ""
+
+
+def _run_bucket(spec: ModelSpec, execute: Execute, bucket: int, size: int, fit: LatencyFit, probe: Probe) -> str:
+    """Run the bucket beside random and beside NaN rows; returns why rows must not share it, "" where they may."""
+    for kind in ("random", "NaN"):
+        feeds = sample(spec, bucket, size, np.random.default_rng(bucket))
+        if spec.batched:
+            feeds = _among(probe.row, feeds, kind if bucket > 1 else "random")
+        started = time.monotonic()
         try:
-            seconds, outputs = _second_run(execute, feeds, names)
+            outputs = execute(feeds, probe.names)
         except ModelFailed as error:
-            return WarmUp(unbatched_because=f"a batch of {bucket} rows fails: {error.message}")
-        fit.observe(bucket, seconds)
-        wrong = _wrong_rows(spec, names, outputs, bucket)
-        if wrong:
-            return WarmUp(unbatched_because=wrong)
-    if spec.batched and len(buckets) > 1 and spec.batching.mode is BatchingMode.AUTO:
-        return WarmUp(unbatched_because=probe(spec, execute, buckets, size))
-    return WarmUp()
-
-
-def _second_run(
-    execute: Execute, feeds: Mapping[str, np.ndarray], names: Sequence[str]
-) -> tuple[float, list[np.ndarray]]:
-    execute(feeds, names)
-    started = time.monotonic()
-    outputs = execute(feeds, names)
-    return time.monotonic() - started, outputs
+            return f"a batch of {bucket} with {kind} rows fails: {error.message}"
+        if kind == "NaN":
+            fit.observe(bucket, time.monotonic() - started)
+        if spec.batched and (bucket == 1 or spec.batching.mode is BatchingMode.AUTO):
+            because = probe.changed(outputs, bucket, kind)
+            if because:
+                return because
+    return ""
 
 
 def _size_that_runs(
@@ -80,15 +103,6 @@ def _size_that_runs(
         else:
             return size, ""
     return None, failure
-
-
-def _wrong_rows(spec: ModelSpec, names: Sequence[str], outputs: Sequence[np.ndarray], rows: int) -> str:
-    if not spec.batched:
-        return ""
-    for name, array in zip(names, outputs, strict=True):
-        if array.ndim == 0 or array.shape[0] != rows:
-            return f"output '{name}' has shape {list(array.shape)} for a batch of {rows} rows"
-    return ""
 
 
 def sample(spec: ModelSpec, rows: int, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -114,28 +128,6 @@ def _values(datatype: DataType, shape: tuple[int, ...], rng: np.random.Generator
         return rng.standard_normal(shape).astype(datatype.numpy)
     # Small indices are valid for most gathers, and a mask of ones for most attention.
     return np.ones(shape, dtype=datatype.numpy)
-
-
-def probe(spec: ModelSpec, execute: Execute, buckets: Sequence[int], size: int) -> str:
-    """Why rows must not share a batch, "" where they may. Two probe rows, beside random and beside NaN rows."""
-    names = [output.name for output in spec.outputs]
-    rng = np.random.default_rng(1)
-    row = sample(spec, 1, size, rng)
-    alone = execute(row, names)
-    for bucket in buckets:
-        if bucket == 1:
-            continue
-        for kind in ("random", "NaN"):
-            feeds = _among(row, sample(spec, bucket, size, rng), kind)
-            try:
-                together = execute(feeds, names)
-            except ModelFailed as error:
-                return f"a batch of {bucket} with {kind} rows fails: {error.message}"
-            for name, expected, found in zip(names, alone, together, strict=True):
-                changed = _change(expected[0], found[bucket // 2])
-                if changed:
-                    return f"a row's output '{name}' changes by {changed} in a batch of {bucket} beside {kind} rows"
-    return ""
 
 
 def _among(row: Mapping[str, np.ndarray], neighbours: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:

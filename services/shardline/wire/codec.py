@@ -8,9 +8,8 @@ fields in any order, so a head may be prepared once and an id or tensors appende
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,6 +17,9 @@ from google.protobuf.message import DecodeError
 from shardline.core.datatypes import BYTES, DataType
 from shardline.core.errors import InvalidRequest
 from shardline.pb.inference import grpc_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Buffer = bytes | bytearray | memoryview
 Entry = TypeVar("Entry")
@@ -96,7 +98,7 @@ def split_request(message: bytes) -> SplitRequest:
     kept_from = 0
     try:
         for number, start, value, end in _fields(message):
-            if number == _RAW_INPUT or number == _ID:
+            if number in (_RAW_INPUT, _ID):
                 pieces.append(message[kept_from:start])
                 kept_from = end
                 if number == _ID:

@@ -115,9 +115,9 @@ def _configure(socket: zmq.Socket[bytes], options: LinkOptions) -> None:
 
 
 class LinkServer:
-    """A replica's end of all its links. Use as an async context within a running event loop."""
+    """A replica's end of all its links. Binds at once, takes messages from `listen` on. Needs a running event loop."""
 
-    def __init__(self, address: str, receive: Receive, options: LinkOptions | None = None) -> None:
+    def __init__(self, address: str, options: LinkOptions | None = None) -> None:
         self._options = options or LinkOptions()
         self._context = zmq.Context(io_threads=1)
         raw = self._context.socket(zmq.ROUTER)
@@ -126,15 +126,23 @@ class LinkServer:
         raw.setsockopt(zmq.ROUTER_HANDOVER, 1)
         raw.bind(address)
         self.address: str = raw.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._socket = _Socket(raw, receive, routed=True)
+        self._raw = raw
+        self._socket: _Socket | None = None
+
+    def listen(self, receive: Receive) -> None:
+        """Take messages from now on."""
+        self._socket = _Socket(self._raw, receive, routed=True)
+        self._socket.drain()
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> bool:
         """Queue a message for `peer`; False where it is gone or does not read."""
-        return self._socket.send([peer, header, *frames])
+        return self._socket is not None and self._socket.send([peer, header, *frames])
 
     def close(self) -> None:
         """Drop what is queued and release the address."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._raw.close(linger=0)
         self._context.term()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from shardline.pb.inference import grpc_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def add_up(parts: Iterable[pb.ModelStatistics]) -> pb.ModelStatistics:
