@@ -84,7 +84,7 @@ async def send(plan: Plan, schedule: NDArray[np.float64], together: Callable[[],
     start = time.monotonic()
 
     async def one(number: int, due: float) -> None:
-        sent = time.monotonic()
+        sent = time.monotonic()  # timers are rounded to a millisecond, so this may be a little before it is due
         try:
             await calls[number % _CHANNELS](plan.messages[number % len(plan.messages)], timeout=plan.timeout_s)
             status = "OK"
@@ -93,8 +93,8 @@ async def send(plan: Plan, schedule: NDArray[np.float64], together: Callable[[],
         finally:
             slots.release()
         seen.due.append(due)
-        seen.latency.append(time.monotonic() - start - due)
-        seen.lag.append(sent - start - due)
+        seen.latency.append(time.monotonic() - min(start + due, sent))
+        seen.lag.append(max(0.0, sent - start - due))
         seen.statuses[status] += 1
 
     async with asyncio.TaskGroup() as group:
