@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import time
@@ -53,12 +54,24 @@ def serve_cluster(flags: Mapping[str, Any], models: tuple[str, ...], *, keep_goi
         for line in checked.left_out:
             terminal.notice(f"left out: {line}")
         options = ClusterOptions(settings, checked.limit_to, all_lines=output is Output.LINES)
+        _configure_logs(settings, output)
         with terminal:
             asyncio.run(_supervise(Supervisor(options, checked.models, terminal)))
     except ClusterFailed as failure:
         raise Failure(str(failure)) from failure
     except KeyboardInterrupt:
         raise Failure("interrupted") from None
+
+
+def _configure_logs(settings: ClusterSettings, output: Output) -> None:
+    """Our own log lines go where the children's go; people read notices instead."""
+    if output is Output.LINES:
+        # Here, since only this mode needs it, and it costs start-up time.
+        from shardline.ops import logs
+
+        logs.configure(settings.model_copy(update={"log_format": "json"}), "supervisor")
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 async def _supervise(supervisor: Supervisor) -> None:
@@ -120,14 +133,14 @@ class Terminal:
     def notice(self, text: str) -> None:
         """Something a user should know."""
         if self._output is Output.LINES:
-            self._write(json.dumps({"event": "supervisor.notice", "level": "info", "message": text}))
+            self._write(_as_event("supervisor", text))
         elif self._output is Output.PEOPLE:
             self._write(text)
 
     def line(self, child: str, line: str) -> None:
         """One line that a child wrote."""
         if self._output is Output.LINES:
-            self._write(line)
+            self._write(line if parse_event(line) else _as_event(child, line))
             return
         shown = line_for_people(line, "warning" if self._output is Output.PEOPLE else "error")
         if shown is not None:
@@ -147,17 +160,22 @@ class Terminal:
 
 
 def line_for_people(line: str, least: str) -> str | None:
-    """A child's line in words; None for what is below `least` and for requests' own lines (their callers know).
+    """A child's line in words; None for what is not shown.
 
-    What is not a log event (a traceback, a library's complaint) is always shown.
+    That is what is below `least`, requests' own lines (their callers know), and what is no log event (tracebacks, what
+    Redis says): if it led to the child's end, the notice of that end tells it.
     """
     event = parse_event(line)
     if event is None:
-        return line
+        return None
     level = str(event.get("level", "info"))
     if event.get("event") == _ACCESS_EVENT or _severity(level) < _severity(least):
         return None
     return f"{level}: {describe_event(event)}"
+
+
+def _as_event(process: str, text: str) -> str:
+    return json.dumps({"event": "output", "level": "info", "process": process, "message": text})
 
 
 def answer_row(answer: FirstAnswer) -> tuple[str, ...]:

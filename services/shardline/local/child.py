@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import time
 from collections import deque
@@ -38,14 +39,23 @@ class ChildSpec:
     stdin: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class _Output:
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+
 class Child:
     """A running process. Its output (stdout and stderr are one stream) is read line by line until it ends."""
 
-    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, on_line: LineSink) -> None:
+    def __init__(
+        self, spec: ChildSpec, process: asyncio.subprocess.Process, output: _Output, on_line: LineSink
+    ) -> None:
         self.spec = spec
         self.started_at = time.monotonic()
         self.gone = asyncio.Event()
         self._process = process
+        self._output = output
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
@@ -56,18 +66,25 @@ class Child:
         It leads a process group of its own: a Ctrl-C in the terminal reaches the supervisor only, which then
         ends the cluster in order (routers, replicas, Redis).
         """
-        process = await asyncio.create_subprocess_exec(
-            *spec.argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(spec.environment),
-            process_group=0,
-        )
+        output, write_end = await _open_output()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *spec.argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=write_end,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(spec.environment),
+                process_group=0,
+            )
+        except OSError:
+            output.transport.close()
+            raise
+        finally:
+            os.close(write_end)
         assert process.stdin is not None
         process.stdin.write(spec.stdin)
         process.stdin.close()
-        return cls(spec, process, on_line)
+        return cls(spec, process, output, on_line)
 
     @property
     def pid(self) -> int:
@@ -85,12 +102,15 @@ class Child:
 
     async def wait(self) -> int:
         """Read its output until it ends; returns the exit status, negative for a signal. Call it exactly once."""
-        async with asyncio.TaskGroup() as group:
-            reading = group.create_task(self._read())
-            status = await self._process.wait()
-            # Its last words may still be in the pipe; a grandchild that holds the pipe open must not hold us.
-            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
-            reading.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(self._read())
+                status = await self._process.wait()
+                # Its last words may still be in the pipe; a grandchild that holds the pipe open must not hold us.
+                await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+                reading.cancel()
+        finally:
+            self._output.transport.close()
         self.gone.set()
         return status
 
@@ -105,9 +125,8 @@ class Child:
         return last_error(self._lines)
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
         held = b""
-        while chunk := await self._process.stdout.read(_CHUNK_BYTES):
+        while chunk := await self._output.reader.read(_CHUNK_BYTES):
             *lines, held = (held + chunk).split(b"\n")
             if len(held) > _LINE_BYTES:
                 lines, held = [*lines, held], b""
@@ -120,6 +139,16 @@ class Child:
         if line:
             self._lines.append(line)
             self._on_line(self.spec.name, line)
+
+
+async def _open_output() -> tuple[_Output, int]:
+    """A pipe: our end, and the file descriptor for the child. asyncio's own pipe can only be closed by its writers."""
+    read_end, write_end = os.pipe()
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
+    )
+    return _Output(reader, transport), write_end
 
 
 def last_error(lines: Sequence[str]) -> str:

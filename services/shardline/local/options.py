@@ -33,8 +33,8 @@ class ClusterOptions:
     @property
     def endpoint(self) -> str:
         """Where clients on this machine connect: a wildcard address is not one to connect to."""
-        host = {"0.0.0.0": LOCAL_HOST, "::": "[::1]"}.get(self.settings.host, self.settings.host)  # noqa: S104
-        return f"{host}:{self.settings.port}"
+        host = {"0.0.0.0": LOCAL_HOST, "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
 
 
 def load_settings(**flags: Any) -> ClusterSettings:

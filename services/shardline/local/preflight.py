@@ -32,7 +32,7 @@ class CheckedModels:
 def check_models(repository: str, wanted: Sequence[str], *, keep_going: bool) -> CheckedModels:
     """Scan a repository (a folder). Raises ClusterFailed where a wanted model is missing or broken, or none is there.
 
-    wanted: names, all if empty. keep_going: leave broken models out instead, as long as one is good.
+    wanted: names, all if empty. keep_going: leave broken models and versions out instead, as long as one is good.
     """
     try:
         found = scan(Path(repository))
@@ -44,19 +44,17 @@ def check_models(repository: str, wanted: Sequence[str], *, keep_going: bool) ->
 def choose(repository: str, found: Sequence[FoundModel], wanted: Sequence[str], *, keep_going: bool) -> CheckedModels:
     """The pure part of check_models."""
     known = {model.name: model for model in found}
-    if not known:
-        raise ClusterFailed(f"no models in {repository}: expected MODEL/VERSION/model.onnx")
     missing = [name for name in wanted if name not in known]
     if missing:
         raise ClusterFailed(f"no model {', '.join(missing)} in {repository}; it holds {', '.join(known)}")
     names = tuple(dict.fromkeys(wanted or known))
-    broken = {name: problem for name in names if (problem := problem_of(known[name]))}
-    if broken and not keep_going:
-        raise ClusterFailed(f"{'; '.join(broken.values())}; --keep-going serves the others")
-    good = tuple(name for name in names if name not in broken)
+    problems = {name: problem for name in names if (problem := problem_of(known[name]))}
+    if problems and not keep_going:
+        raise ClusterFailed(f"{'; '.join(problems.values())}; --keep-going serves the others")
+    good = tuple(name for name in names if known[name].ok)
     if not good:
-        raise ClusterFailed(f"no model in {repository} can be served: {'; '.join(broken.values())}")
-    return CheckedModels(good, good if wanted or broken else (), tuple(broken.values()))
+        raise ClusterFailed(f"no model in {repository} can be served: {'; '.join(problems.values())}")
+    return CheckedModels(good, good if wanted or len(good) < len(names) else (), tuple(problems.values()))
 
 
 def problem_of(model: FoundModel) -> str:

@@ -15,6 +15,8 @@ from shardline.local.options import ClusterFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
+REDIS = "redis"
+"""Name and role of the child."""
 MEMORY_BYTES = 256 << 20
 """Bound of what Redis may hold: it keeps small facts only, so reaching it would be a defect, and an error is right."""
 
@@ -32,7 +34,7 @@ def private_redis(folder: Path) -> tuple[ChildSpec, str]:
     except FileNotFoundError as error:
         raise ClusterFailed(str(error)) from error
     settings = server_settings(folder, unix_socket=socket, max_memory_bytes=MEMORY_BYTES)
-    spec = ChildSpec("redis", "redis", tuple(server_argv(program)), dict(os.environ), settings.encode())
+    spec = ChildSpec(REDIS, REDIS, tuple(server_argv(program)), dict(os.environ), settings.encode())
     return spec, f"unix://{socket}"
 
 

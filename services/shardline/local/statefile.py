@@ -71,4 +71,7 @@ def running() -> tuple[RunningCluster, ...]:
             continue
         if cluster.alive:
             found.append(cluster)
+        else:
+            # Its sweeper was killed, too; a later process with its pid must not be taken for it.
+            path.unlink(missing_ok=True)
     return tuple(sorted(found, key=lambda cluster: cluster.started_at, reverse=True))

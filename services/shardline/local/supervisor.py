@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from shardline.local.reporter import Reporter
 
-_REDIS_START_S = 10.0
+_PRIVATE_REDIS_S = 10.0
+_GIVEN_REDIS_S = 3.0
 _REDIS_STOP_S = 3.0
 _STOP_MARGIN_S = 5.0
 """Time for what follows a process's own drain."""
 _KEPT_LIVES = 16
-_STOP_ORDER = ("router", "replica", "redis")
+_STOP_ORDER = ("router", "replica", redis.REDIS)
 """Routers first: they answer what is in flight, for which they need replicas; those need no Redis to finish."""
 
 
@@ -88,19 +89,27 @@ class Supervisor:
 
         try:
             redis_url = options.settings.redis_url
+            limit_s = _GIVEN_REDIS_S if redis_url else _PRIVATE_REDIS_S
             if not redis_url:
                 spec, redis_url = redis.private_redis(folder)
                 keep(spec)
-            await redis.until_answers(redis_url, _REDIS_START_S)
+            await redis.until_answers(redis_url, limit_s)
             for spec in environment.children(options, redis_url, folder, available_cpus()):
                 keep(spec)
-            sweeping.remove(statefile.write(_running(options, redis_url)))
+            self._record(options, redis_url, sweeping)
             answers = await until_served(options, self._models, redis_url, self._reporter)
         except ClusterFailed as failure:
             self._fail(failure)
             return
         self._started = True
         self._reporter.ready(options.settings, answers)
+
+    def _record(self, options: ClusterOptions, redis_url: str, sweeping: Sweeping) -> None:
+        """Let `shardline status` find this cluster; it runs as well without."""
+        try:
+            sweeping.remove(statefile.write(_running(options, redis_url)))
+        except OSError as error:
+            self._reporter.notice(f"`shardline status` will need --redis for this cluster: {error}")
 
     async def _keep(self, spec: ChildSpec, sweeping: Sweeping) -> None:
         """Start a child, and start it again whenever it ends, until the cluster stops."""
@@ -146,7 +155,7 @@ class Supervisor:
         for role in _STOP_ORDER:
             children = [child for child in self._children.values() if child.spec.role == role]
             _signal_all(children, signal.SIGTERM)
-            limit_s = _REDIS_STOP_S if role == "redis" else self._options.settings.drain_s + _STOP_MARGIN_S
+            limit_s = _REDIS_STOP_S if role == redis.REDIS else self._options.settings.drain_s + _STOP_MARGIN_S
             try:
                 async with asyncio.timeout(limit_s):
                     for child in children:
