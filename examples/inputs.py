@@ -67,17 +67,22 @@ SENTENCES: tuple[str, ...] = (
     "A machine in the cluster failed, and another took over its work.",
     "The bug appears only when two threads write at the same time.",
     "Please restart the program after you have changed the settings.",
-    "My grandmother kept bees behind the orchard, and every autumn the whole family came to help her with the honey, "
-    "which she sold at the market in jars with handwritten labels until she was well past eighty.",
+    (
+        "My grandmother kept bees behind the orchard, and every autumn the whole family came to help her with the "
+        "honey, which she sold at the market in jars with handwritten labels until she was well past eighty."
+    ),
     "No.",
 )
 """Varied on purpose: a dozen subjects, questions and statements, one word to half a hundred."""
 
-QUERIES: tuple[str, ...] = (
-    "How do I get to the island by boat?",
-    "What will the weather be like?",
-    "A computer broke down and a second one did its job.",
-)
+QUERIES: dict[str, str] = {
+    "What will the weather be like?": "Rain is expected in the north, with gusts along the coast.",
+    "A computer broke down and a second one did its job.": (
+        "A machine in the cluster failed, and another took over its work."
+    ),
+    "How long until the bone is whole again?": "A broken wrist takes about six weeks to heal.",
+}
+"""Questions, and which of SENTENCES means most nearly the same. They share few words: it takes the meaning."""
 
 
 def held_out_digits() -> Digits:
