@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import random
 import socket
 import ssl
@@ -332,8 +333,8 @@ def _cause(error: BaseException) -> str:
         return f"its certificate is not trusted: {below.verify_message}"
     if isinstance(below, socket.gaierror):
         return "no such host"
-    if below is not None and below.strerror:
-        return below.strerror.lower()
+    if below is not None and below.errno and not isinstance(below, ssl.SSLError):
+        return os.strerror(below.errno).lower()
     line = " ".join(text.split()) or type(error).__name__
     return line[:300]
 

@@ -38,18 +38,18 @@ class ModelFacts:
 
     async def tuned(self, model: str, version: int) -> dict[str, bytes]:
         """Tuned parameters and latency fits by name; empty when nothing was learned yet."""
-        found = await self._connection.command("HGETALL", self._key("tuned", model, version))
+        found = await self._connection.command("HGETALL", self._tuned_key(model, version))
         return {name.decode(): value for name, value in found.items()}
 
     async def set_tuned(self, model: str, version: int, values: Mapping[str, bytes]) -> None:
         """Write some of them; the others stay."""
         cells = [cell for pair in values.items() for cell in pair]
         if cells:
-            await self._connection.command("HSET", self._key("tuned", model, version), *cells)
+            await self._connection.command("HSET", self._tuned_key(model, version), *cells)
 
     async def plan(self, model: str, version: int) -> StoredPlan | None:
         """The plan, None if there is none."""
-        revision, body = await self._connection.command("HMGET", self._key("plan", model, version), "revision", "body")
+        revision, body = await self._connection.command("HMGET", self._plan_key(model, version), "revision", "body")
         return None if revision is None or body is None else StoredPlan(int(revision), body)
 
     async def set_plan(self, model: str, version: int, body: bytes, *, expected: int | None = None) -> int:
@@ -57,7 +57,7 @@ class ModelFacts:
 
         expected: revision of the plan it was derived from (0: none), None to overwrite. Raises StaleRevision.
         """
-        key = self._key("plan", model, version)
+        key = self._plan_key(model, version)
         done, revision = await self._connection.run(SET_PLAN, [key], [body, "" if expected is None else expected])
         if not done:
             raise StaleRevision(f"the plan of {model}:{version} is at revision {int(revision)}, not {expected}")
@@ -65,7 +65,10 @@ class ModelFacts:
 
     async def forget(self, model: str, version: int) -> None:
         """The version was removed."""
-        await self._connection.command("DEL", self._key("tuned", model, version), self._key("plan", model, version))
+        await self._connection.command("DEL", self._tuned_key(model, version), self._plan_key(model, version))
 
-    def _key(self, name: str, model: str, version: int) -> str:
-        return self._connection.keys.of(name, model=model, version=version)
+    def _tuned_key(self, model: str, version: int) -> str:
+        return self._connection.keys.of("tuned", model=model, version=version)
+
+    def _plan_key(self, model: str, version: int) -> str:
+        return self._connection.keys.of("plan", model=model, version=version)

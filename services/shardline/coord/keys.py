@@ -33,7 +33,7 @@ TABLE: tuple[Key, ...] = (
         "lease beat", "10 min after the last beat; entries: swept by any beat after their end", "watch, status"),
     Key("info", "{members}:<kind>:info", "hash", "member id -> ReplicaInfo or RouterInfo, JSON",
         "lease beat", "10 min after the last beat; fields: with the lease", "watch, status"),
-    Key("version", "{members}:version", "hash", "epoch (born with an empty Redis), number of the last change by kind",
+    Key("version", "{members}:version", "hash", "epoch (born with an empty Redis); kind -> last change, us",
         "lease beat", "10 min after the last beat", "watch"),
     Key("load", "{members}:load", "hash", "replica id -> {pool: LoadReport}, JSON",
         "lease beat of a replica", "10 min after the last beat; fields: with the lease", "watch, status"),

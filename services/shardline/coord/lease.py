@@ -34,9 +34,12 @@ if not epoch then
   epoch = t[1] .. '.' .. t[2]
   redis.call('HSET', KEYS[3], 'epoch', epoch)
 end
+local after = redis.call('HGET', KEYS[3], kind) or '0'
 local function tell(word, who, what)
-  local number = redis.call('HINCRBY', KEYS[3], kind, 1)
-  redis.call('PUBLISH', ARGV[6], table.concat({kind, epoch, number, word, who, what}, '\\n'))
+  local number = string.format('%.0f', math.max(after + 1, t[1] * 1000000 + t[2]))
+  redis.call('HSET', KEYS[3], kind, number)
+  redis.call('PUBLISH', ARGV[6], table.concat({kind, epoch, after, number, word, who, what}, '\\n'))
+  after = number
 end
 local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)
 for _, who in ipairs(ended) do
@@ -78,9 +81,12 @@ for at = 5, #KEYS do redis.call('ZREM', KEYS[at], ARGV[2]) end
 redis.call('HDEL', KEYS[2], ARGV[2])
 if ARGV[1] == 'replica' then redis.call('HDEL', KEYS[4], ARGV[2]) end
 if redis.call('ZREM', KEYS[1], ARGV[2]) == 0 then return 0 end
+local t = redis.call('TIME')
 local epoch = redis.call('HGET', KEYS[3], 'epoch') or ''
-local number = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
-redis.call('PUBLISH', ARGV[3], table.concat({ARGV[1], epoch, number, 'withdrawn', ARGV[2], ''}, '\\n'))
+local after = redis.call('HGET', KEYS[3], ARGV[1]) or '0'
+local number = string.format('%.0f', math.max(after + 1, t[1] * 1000000 + t[2]))
+redis.call('HSET', KEYS[3], ARGV[1], number)
+redis.call('PUBLISH', ARGV[3], table.concat({ARGV[1], epoch, after, number, 'withdrawn', ARGV[2], ''}, '\\n'))
 return 1
 """)
 

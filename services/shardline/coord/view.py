@@ -1,9 +1,10 @@
 """A reader's view of the members, kept right through lost messages and lost Redis. Pure: values and times in, events out.
 
-Redis numbers every change of a kind of member, and an *epoch* names the life of the numbering: an emptied Redis
-starts a new one. A published change is applied only if it is the next number, so the view is complete at its number;
-a gap asks for a snapshot. A snapshot is never older than the number it was asked at, unless Redis went back in time
-(restored an old dump), which counts as a new epoch.
+Redis numbers every change of a kind of member by its clock, strictly growing, and an *epoch* names the life of the
+numbering: an emptied Redis starts a new one. A published change names the number that it follows on; it is applied only
+if that is the view's, so the view is complete at its number; otherwise a snapshot is asked for. A snapshot is never
+older than the number it was asked at, unless Redis went back in time (restored an old dump), which counts as a new
+epoch. Numbers are times, not counts, so that a restored dump does not give two contents one number.
 
 No lease is ended here by a local clock: while Redis is away the last view stands. When Redis was away or starts a new
 epoch, members that it does not name get a grace period to announce themselves again.
@@ -65,9 +66,13 @@ class Snapshot(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[M]):
-    """One published change. info: what the member announces, None if it left for `reason`."""
+    """One published change, the next one after number `after`.
+
+    info: what the member announces, None if it left for `reason`.
+    """
 
     epoch: str
+    after: int
     number: int
     id: str
     info: M | None
@@ -96,7 +101,7 @@ class MembersView(Generic[M]):
         return len(self.members) - len(self._missing)
 
     def lost(self) -> None:
-        """Redis did not answer; the grace period begins when it does again."""
+        """Redis did not answer or dropped a connection; the grace period begins when it answers again."""
         self._doubt = True
 
     def take_snapshot(self, now: float, snapshot: Snapshot[M], asked_at: int) -> list[Event[M]]:
@@ -120,10 +125,12 @@ class MembersView(Generic[M]):
 
     def take_change(self, now: float, change: Change[M]) -> list[Event[M]] | None:
         """Apply a published change. None: it does not follow on what is known, a snapshot is needed."""
-        if change.epoch != self.epoch or change.number > self.number + 1:
+        if change.epoch != self.epoch:
             return None
         if change.number <= self.number:
             return []
+        if change.after != self.number:
+            return None
         self.number = change.number
         if change.info is not None:
             return self._present(change.id, change.info)

@@ -199,6 +199,7 @@ class MembersWatch(Generic[M]):
                     await self._receive(subscription)
             except RedisAway as error:
                 log.debug("watch.deaf: %s", error)
+                self._view.lost()
             await asyncio.sleep(jittered(0.75 * self.poll_s))
 
     async def _receive(self, subscription: Subscription) -> None:
@@ -247,15 +248,15 @@ class MembersWatch(Generic[M]):
 
 def decode_change(kind: Kind[M], payload: bytes) -> Change[M] | None:
     """A message of the changes channel; None if it is about another kind. Raises ValueError on anything else."""
-    name, *rest = payload.split(b"\n", 5)
+    name, *rest = payload.split(b"\n", 6)
     if name.decode() != kind.name:
         return None
-    if len(rest) != 5:
+    if len(rest) != 6:
         raise ValueError(f"not a published change: {payload[:80]!r}")
-    epoch, number, word, id_, data = rest
+    epoch, after, number, word, id_, data = rest
     if word == b"announced":
-        return Change(epoch.decode(), int(number), id_.decode(), kind.decode(data))
-    return Change(epoch.decode(), int(number), id_.decode(), None, Reason(word.decode()))
+        return Change(epoch.decode(), int(after), int(number), id_.decode(), kind.decode(data))
+    return Change(epoch.decode(), int(after), int(number), id_.decode(), None, Reason(word.decode()))
 
 
 def _sighting(kind: Kind[M], id_: bytes, cells: list[bytes]) -> Sighting[M] | None:
