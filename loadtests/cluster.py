@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,6 +14,7 @@ from shardline.pb.inference import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _READY = "/inference.GRPCInferenceService/ServerReady"
 
@@ -44,9 +44,9 @@ def is_ready(url: str, timeout_s: float = 2.0) -> bool:
 @contextmanager
 def local_cluster(repository: Path, log: Path, options: Sequence[str] = ()) -> Iterator[Cluster]:
     """Start `shardline serve` on free ports with these further options; ends it at the close. Raises ServerFailed."""
-    shardline, port = Path(sys.executable).with_name("shardline"), free_port()
+    port = free_port()
     ports = ["--port", str(port), "--metrics-port", str(free_port())]
     url = f"127.0.0.1:{port}"
-    command = [str(shardline), "serve", str(repository), *ports, *options]
+    command = [sys.executable, "-m", "shardline.cli", "serve", str(repository), *ports, *options]
     with running(command, log, lambda: is_ready(url), deadline_s=300.0) as tree:
         yield Cluster(url, tree)

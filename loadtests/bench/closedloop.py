@@ -74,6 +74,8 @@ def drive(endpoint: Endpoint, callers: int, seconds: float) -> Load:
         output, cpu_s = _run(command, seconds)
         latencies = Latencies.of_seconds(h2load.parse_log(Path(log.name).read_text()))
     outcome = h2load.parse_summary(output)
+    if outcome.requests == 0:
+        raise GeneratorFailed(f"no call to {endpoint.system.label} ended within {seconds:g} s")
     return Load(outcome.seconds, outcome.succeeded, outcome.failed, outcome.body_bytes, cpu_s, latencies)
 
 

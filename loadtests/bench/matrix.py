@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtests.bench import closedloop
+from loadtests.bench.closedloop import GeneratorFailed
 from loadtests.bench.processes import ServerFailed
 from loadtests.bench.results import Key, Sample
 from loadtests.bench.systems import right_answer, start
@@ -61,12 +62,22 @@ def measure_model(
             except (ServerFailed, OSError) as error:
                 skipped(f"{system.label} with {model.name}: {error}")
         for endpoint in endpoints.values():
-            closedloop.drive(endpoint, max(callers), pace.warm_s)
+            _warm(endpoint, max(callers), pace.warm_s, skipped)
         for number in range(pace.rounds):
             for count in callers:
                 for key in order(list(endpoints), number):
-                    yield measure(endpoints[key], count, number, pace.seconds)
+                    try:
+                        yield measure(endpoints[key], count, number, pace.seconds)
+                    except (ServerFailed, GeneratorFailed) as error:
+                        skipped(f"{model.name}, {count} callers, round {number + 1}: {error}")
                     step(f"{model.name} · {endpoints[key].system.label} · {count} callers")
+
+
+def _warm(endpoint: Endpoint, callers: int, seconds: float, skipped: Callable[[str], None]) -> None:
+    try:
+        closedloop.drive(endpoint, callers, seconds)
+    except GeneratorFailed as error:
+        skipped(f"warming {endpoint.system.label} with {endpoint.model.name}: {error}")
 
 
 def measure(endpoint: Endpoint, callers: int, number: int, seconds: float) -> Sample:

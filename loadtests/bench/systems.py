@@ -111,7 +111,7 @@ class _Started:
 
 
 def _command(system: System, model: BenchModel, work: Path, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command line and extra environment. The path of `shardline` is the one beside this interpreter."""
+    """Command line and extra environment."""
     if system.key.startswith("plain"):
         arguments = ["--model", str(model.path), "--name", model.name, "--port", str(port)]
         return [sys.executable, "-m", "loadtests.plain_server", *arguments], dict(system.environment)
@@ -122,10 +122,10 @@ def _command(system: System, model: BenchModel, work: Path, port: int) -> tuple[
         return [str(python), str(script), "--address", "127.0.0.1", "--port", str(port), "--log-level", "warning"], (
             environment | {"MOSEC_TIMEOUT": "60000"}
         )
-    shardline = Path(sys.executable).with_name("shardline")
     options = ["--front", system.front, "--replicas", str(system.replicas)]
     ports = ["--port", str(port), "--metrics-port", str(free_port())]
-    return [str(shardline), "serve", str(model.repository), *options, *ports], dict(system.environment)
+    command = [sys.executable, "-m", "shardline.cli", "serve", str(model.repository), *options, *ports]
+    return command, dict(system.environment)
 
 
 @dataclass(frozen=True, slots=True)
