@@ -13,6 +13,7 @@ import onnx
 
 from shardline.core.errors import ModelRejected
 from shardline.repository.layout import file_inside, shown
+from shardline.repository.onnx_skeleton import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +36,7 @@ class ExternalTensor:
 def external_tensors(model: onnx.ModelProto) -> tuple[ExternalTensor, ...]:
     """Every tensor of the model with external data: initialisers, attributes, sub-graphs, functions, training.
 
-    Raises ModelRejected, naming the tensor, when an entry makes no sense.
+    Raises ModelRejected, naming the tensor, when an entry makes no sense; Malformed when a name is not text.
     """
     return tuple(_external(tensor) for tensor in _tensors(model) if _is_external(tensor))
 
@@ -67,18 +68,20 @@ def _is_external(tensor: onnx.TensorProto) -> bool:
 
 
 def _external(tensor: onnx.TensorProto) -> ExternalTensor:
+    name = text(tensor.name)
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
-        if entry.key in entries:
-            raise ModelRejected(f"tensor {shown(tensor.name)}: external data names {shown(entry.key)} twice")
-        entries[entry.key] = entry.value
+        key = text(entry.key)
+        if key in entries:
+            raise ModelRejected(f"tensor {shown(name)}: external data names {shown(key)} twice")
+        entries[key] = text(entry.value)
     if "location" not in entries:
-        raise ModelRejected(f"tensor {shown(tensor.name)}: external data names no location")
-    length = _number(tensor.name, "length", entries["length"]) if "length" in entries else None
+        raise ModelRejected(f"tensor {shown(name)}: external data names no location")
+    length = _number(name, "length", entries["length"]) if "length" in entries else None
     return ExternalTensor(
-        name=tensor.name,
+        name=name,
         location=entries["location"],
-        offset_bytes=_number(tensor.name, "offset", entries.get("offset", "0")),
+        offset_bytes=_number(name, "offset", entries.get("offset", "0")),
         length_bytes=length,
     )
 

@@ -49,6 +49,13 @@ def read_skeleton(file: BinaryIO, size_bytes: int, max_bytes: int) -> bytes:
     return bytes(_Walk(file, max_bytes).message(size_bytes, _MODEL, 0))
 
 
+def text(value: str | bytes) -> str:
+    """A string field's value. Raises Malformed when it is not UTF-8 (protobuf then hands out bytes)."""
+    if isinstance(value, bytes):
+        raise Malformed("a name is not valid UTF-8")
+    return value
+
+
 class _Walk:
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file = file

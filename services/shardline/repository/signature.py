@@ -13,7 +13,7 @@ from shardline.core.datatypes import BY_ONNX, DataType
 from shardline.core.errors import ModelRejected
 from shardline.repository.external_data import ExternalTensor, external_tensors
 from shardline.repository.layout import shown
-from shardline.repository.onnx_skeleton import Malformed, read_skeleton
+from shardline.repository.onnx_skeleton import Malformed, read_skeleton, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,8 +62,6 @@ def read_signature(
     """
     try:
         return signature_of(_parse(path, max_model_bytes, max_graph_bytes))
-    except UnicodeDecodeError as error:
-        raise ModelRejected(f"{path}: corrupt ONNX model: a name is not valid UTF-8") from error
     except Malformed as error:
         raise ModelRejected(f"{path}: not an ONNX model, or a corrupt one: {error}") from error
     except DecodeError as error:
@@ -75,7 +73,7 @@ def read_signature(
 
 
 def signature_of(model: onnx.ModelProto) -> Signature:
-    """The signature of a parsed model. Raises ModelRejected (without a path), UnicodeDecodeError."""
+    """The signature of a parsed model. Raises ModelRejected (without a path), Malformed."""
     if not model.HasField("graph") or model.ir_version <= 0 or not model.opset_import:
         missing = "graph" if not model.HasField("graph") else "ir_version" if model.ir_version <= 0 else "opset_import"
         raise ModelRejected(f"not an ONNX model: it has no {missing}")
@@ -115,9 +113,10 @@ def _tensors(kind: str, values: Iterable[onnx.ValueInfoProto]) -> tuple[GraphTen
 
 
 def _tensor(kind: str, value: onnx.ValueInfoProto) -> GraphTensor:
-    if not value.name or len(value.name) > _MAX_NAME:
-        raise ModelRejected(f"an {kind} has a name of {len(value.name)} characters (1 to {_MAX_NAME} are allowed)")
-    what = f"{kind} {shown(value.name)}"
+    name = text(value.name)
+    if not 1 <= len(name) <= _MAX_NAME:
+        raise ModelRejected(f"an {kind} has a name of {len(name)} characters (1 to {_MAX_NAME} are allowed)")
+    what = f"{kind} {shown(name)}"
     type_name = value.type.WhichOneof("value")
     if type_name != "tensor_type":
         named = (type_name or "no type").removesuffix("_type").replace("_", " ")
@@ -130,15 +129,16 @@ def _tensor(kind: str, value: onnx.ValueInfoProto) -> GraphTensor:
     dims = tuple(_dim(what, dim) for dim in shape.shape.dim) if shape.HasField("shape") else None
     if dims is not None:
         _check_size(what, dims)
-    return GraphTensor(value.name, datatype, dims)
+    return GraphTensor(name, datatype, dims)
 
 
 def _dim(what: str, dim: onnx.TensorShapeProto.Dimension) -> Dim:
     kind = dim.WhichOneof("value")
     if kind == "dim_param":
-        if len(dim.dim_param) > _MAX_NAME:
-            raise ModelRejected(f"{what} has a dimension with a name of {len(dim.dim_param)} characters")
-        return dim.dim_param or -1
+        symbol = text(dim.dim_param)
+        if len(symbol) > _MAX_NAME:
+            raise ModelRejected(f"{what} has a dimension with a name of {len(symbol)} characters")
+        return symbol or -1
     if kind is None or dim.dim_value == -1:
         return -1
     if dim.dim_value < 0:
