@@ -185,7 +185,7 @@ def describe_line(line: str) -> str:
 def describe_event(event: Mapping[str, object]) -> str:
     """A log event in one line: what happened and why, without stack."""
     happened = str(event.get("event", "")).strip()
-    cause = str(event.get("error") or event.get("message") or "").strip()
+    cause = str(event.get("error") or event.get("reason") or event.get("message") or "").strip()
     if not cause and isinstance(event.get("exception"), str):
         cause = str(event["exception"]).strip().rpartition("\n")[2]
     return ": ".join(part for part in (happened, cause) if part) or json.dumps(event)

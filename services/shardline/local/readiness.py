@@ -66,22 +66,32 @@ class _Waiting:
         ):
             replicas = await self._until_replicas_ready(client, connection)
             await self._until_router_ready(client)
-            for done, model in enumerate(self._models):
-                self._reporter.progress("models ready", done, len(self._models))
+            for model in self._models:
                 await self._until_model_ready(client, model)
-            self._reporter.progress("models ready", len(self._models), len(self._models))
-            return tuple([await self._first_request(client, model, replicas) for model in self._models])
+            return await self._first_requests(client, replicas)
 
     async def _until_replicas_ready(self, client: InferenceClient, connection: Connection) -> tuple[ReplicaInfo, ...]:
         wanted = self._options.settings.replicas
         while True:
             replicas = await _replicas(connection)
-            self._reporter.progress("replicas ready", len(replicas), wanted)
-            self.missing = f"{len(replicas)} of {wanted} replicas are ready"
-            if len(replicas) >= wanted:
-                return replicas
+            ready = tuple(info for info in replicas if info.state is ReplicaState.READY)
+            self._reporter.progress("models warm", warm_models(replicas, self._models), wanted * len(self._models))
+            self._reporter.progress("replicas ready", len(ready), wanted)
+            self.missing = f"{len(ready)} of {wanted} replicas are ready"
+            if len(ready) >= wanted:
+                return ready
             await self._check_models(client)
             await asyncio.sleep(_POLL_S)
+
+    async def _first_requests(
+        self, client: InferenceClient, replicas: tuple[ReplicaInfo, ...]
+    ) -> tuple[FirstAnswer, ...]:
+        answers: list[FirstAnswer] = []
+        for model in self._models:
+            self._reporter.progress("models answered", len(answers), len(self._models))
+            answers.append(await self._first_request(client, model, replicas))
+        self._reporter.progress("models answered", len(answers), len(self._models))
+        return tuple(answers)
 
     async def _until_router_ready(self, client: InferenceClient) -> None:
         self.missing = f"no router is ready at {self._options.endpoint}"
@@ -131,6 +141,12 @@ def broken_models(index: Iterable[ModelEntry], wanted: Iterable[str]) -> dict[st
     return {name: reasons[name] for name in wanted if name in reasons and name not in hopeful}
 
 
+def warm_models(replicas: Iterable[ReplicaInfo], models: Iterable[str]) -> int:
+    """How often one of the models is warm in one of the replicas."""
+    wanted = frozenset(models)
+    return sum(len(wanted & {pool.model for pool in replica.pools}) for replica in replicas)
+
+
 def first_answer(model: str, answer: Answer, replicas: tuple[ReplicaInfo, ...], endpoint: str) -> FirstAnswer:
     """A row of the table that is shown when the cluster serves."""
     pools = [pool for replica in replicas for pool in replica.pools if pool.model == model]
@@ -176,9 +192,9 @@ async def _is(call: Any) -> bool:
 
 
 async def _replicas(connection: Connection) -> tuple[ReplicaInfo, ...]:
-    """Replicas that are ready, as Redis knows them; none while it is away."""
+    """Replicas as Redis knows them; none while it is away."""
     try:
         view = await cluster_view(connection)
     except RedisAway:
         return ()
-    return tuple(seen.info for seen in view.replicas.values() if seen.info.state is ReplicaState.READY)
+    return tuple(seen.info for seen in view.replicas.values())
