@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ReplicaControlStub:
-    """Missing associated documentation comment in .proto file."""
+    """Control of one replica.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -67,7 +68,8 @@ class ReplicaControlStub:
 
 
 class ReplicaControlServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Control of one replica.
+    """
 
     def Describe(self, request, context):
         """Everything that a router needs to know before it sends the first row.
@@ -153,7 +155,8 @@ def add_ReplicaControlServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReplicaControl:
-    """Missing associated documentation comment in .proto file."""
+    """Control of one replica.
+    """
 
     @staticmethod
     def Describe(request,

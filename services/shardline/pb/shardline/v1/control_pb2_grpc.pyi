@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReplicaControlStub:
+    """Control of one replica."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -46,6 +48,8 @@ class ReplicaControlStub:
 
 @_typing.type_check_only
 class ReplicaControlAsyncStub(ReplicaControlStub):
+    """Control of one replica."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_control_pb2.DescribeRequest, _control_pb2.DescribeResponse]  # type: ignore[assignment]
     """Everything that a router needs to know before it sends the first row."""
@@ -61,6 +65,8 @@ class ReplicaControlAsyncStub(ReplicaControlStub):
     """Announces the replica as draining, finishes its queues, and ends the process."""
 
 class ReplicaControlServicer(metaclass=_abc_1.ABCMeta):
+    """Control of one replica."""
+
     @_abc_1.abstractmethod
     def Describe(
         self,
