@@ -124,7 +124,7 @@ class Terminal:
         if self._output is Output.PEOPLE:
             took = duration_text(time.monotonic() - self._started_at)
             model, endpoint = answers[0].model, answers[0].endpoint
-            self._write(f"Ready after {took}; serving until Ctrl-C. Try: shardline infer {model} --url {endpoint}")
+            self._write(f"Ready after {took}; serving until Ctrl-C. Try: shardline infer {model}")
             if settings.metrics_port > 0:
                 host = endpoint.rpartition(":")[0]
                 self._write(f"Metrics: http://{host}:{settings.metrics_port}/metrics")

@@ -11,6 +11,7 @@ from shardline.ops.settings import ClusterSettings, SettingsError
 
 LOCAL_HOST = "127.0.0.1"
 """A cluster on a laptop is not the network's: other addresses are asked for, by flag or environment."""
+_FLAGS = {"--redis-url=": "--redis=", "--start-s=": "--start-timeout="}
 
 
 class ClusterFailed(Exception):
@@ -47,4 +48,11 @@ def load_settings(**flags: Any) -> ClusterSettings:
     try:
         return settings.load(ClusterSettings, **{**flags, "host": host, "metrics_host": metrics_host})
     except SettingsError as error:
-        raise ClusterFailed(str(error)) from error
+        raise ClusterFailed(_with_flags(str(error))) from error
+
+
+def _with_flags(message: str) -> str:
+    """The message with the flags as the command line calls them, where that is not the setting's name."""
+    for setting, flag in _FLAGS.items():
+        message = message.replace(setting, flag)
+    return message

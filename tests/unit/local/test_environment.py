@@ -106,6 +106,8 @@ def test_only_chosen_metrics_ports_are_checked(port: int, ports: tuple[int, ...]
 def test_a_wrong_setting_is_told_with_its_flag_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClusterFailed, match="--device=tpu"):
         options(device="tpu")
+    with pytest.raises(ClusterFailed, match=r"--redis=…: must begin with redis://"):
+        options(redis_url="http://:hunter2@x")
     monkeypatch.setenv("SHARDLINE_DRAIN_S", "soon")
     with pytest.raises(ClusterFailed, match="SHARDLINE_DRAIN_S=soon"):
         options()
