@@ -72,11 +72,13 @@ def drive(endpoint: Endpoint, callers: int, seconds: float) -> Load:
             log=Path(log.name),
         )
         output, cpu_s = _run(command, seconds)
-        latencies = Latencies.of_seconds(h2load.parse_log(Path(log.name).read_text()))
+        seen = h2load.parse_log(Path(log.name).read_text())
     outcome = h2load.parse_summary(output)
     if outcome.requests == 0:
         raise GeneratorFailed(f"no call to {endpoint.system.label} ended within {seconds:g} s")
-    return Load(outcome.seconds, outcome.succeeded, outcome.failed, outcome.body_bytes, cpu_s, latencies)
+    duration = h2load.effective_s(outcome.seconds, seen)
+    latencies = Latencies.of_seconds(seen.latency_s)
+    return Load(duration, outcome.succeeded, outcome.failed, outcome.body_bytes, cpu_s, latencies)
 
 
 def _run(command: list[str], seconds: float) -> tuple[str, float]:

@@ -53,7 +53,7 @@ def measure(setting: Setting) -> list[Table]:
 def install(build: Path) -> tuple[Path, list[Path]]:
     """The binary and the folders of its libraries. Raises Skipped where they cannot be had."""
     try:
-        folder = environment("perf-analyzer", build)
+        folder = environment("perf-analyzer", build).resolve()
     except NotInstallable as error:
         raise Skipped(f"perf_analyzer cannot be installed: {error}") from error
     binary = folder / "bin" / "perf_analyzer"

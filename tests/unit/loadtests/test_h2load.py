@@ -67,8 +67,26 @@ def test_bodies_cut_off_at_the_end_of_a_run_hide_no_error_and_make_none() -> Non
 
 
 def test_latencies_are_those_of_successful_requests() -> None:
-    assert h2load.parse_log(LOG).tolist() == [0.011292, 0.012935, 0.000985]
-    assert h2load.parse_log("").size == 0
+    log = h2load.parse_log(LOG)
+    assert log.latency_s.tolist() == [0.011292, 0.012935, 0.000985]
+    assert log.last_s == pytest.approx(0.013878)
+    assert h2load.parse_log("").latency_s.size == 0
+
+
+def batches(count: int, rows: int, each_us: int) -> h2load.Log:
+    """Callers whose answers come together, batch after batch."""
+    return h2load.parse_log("".join(f"{at * each_us}\t200\t{each_us}\n" * rows for at in range(count)))
+
+
+def test_a_batch_that_the_end_of_the_run_cuts_off_is_not_held_against_the_server() -> None:
+    log = batches(count=9, rows=32, each_us=100_000)
+    assert log.latency_s.size / h2load.effective_s(0.99, log) == pytest.approx(320)
+
+
+def test_a_server_that_stalls_before_the_end_is_charged_with_the_whole_run() -> None:
+    log = batches(count=5, rows=32, each_us=100_000)
+    assert h2load.effective_s(2.0, log) == 2.0
+    assert h2load.effective_s(2.0, h2load.parse_log("")) == 2.0
 
 
 def test_grpc_and_plain_http_are_asked_for_in_their_own_ways() -> None:
