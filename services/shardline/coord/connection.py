@@ -246,7 +246,7 @@ class Subscription:
             return None
         except (exceptions.RedisError, OSError) as error:
             raise RedisAway(f"lost the subscription at {self._connection.where}: {_cause(error)}") from None
-        if answer[0] != b"message":
+        if answer is None or answer[0] != b"message":
             return None
         return answer[1].decode(), answer[2]
 
