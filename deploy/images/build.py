@@ -45,8 +45,10 @@ def commands(description: Description, part: str, **places: str) -> list[str]:
 def dockerfile(description: Description) -> str:
     """The text of the Dockerfile: one build stage and one result for each variant."""
     parts = [
-        "# Written by `deploy/images/build.py dockerfile` from image.toml: change that.\n"
-        "# docker build -f deploy/images/Dockerfile --target cpu -t shardline:dev ."
+        (
+            "# Written by `deploy/images/build.py dockerfile` from image.toml: change that.\n"
+            "# docker build -f deploy/images/Dockerfile --target cpu -t shardline:dev ."
+        )
     ]
     for name, variant in description["variants"].items():
         parts.append(_build_stage(description, name, variant))
@@ -70,18 +72,18 @@ def _build_stage(description: Description, name: str, variant: Description) -> s
 
 def _result_stage(description: Description, name: str, variant: Description) -> str:
     image = description["image"]
-    owner = image["user"]
+    uid, gid = image["user"].split(":")
+    folders = [folder for folder in image["folders"] if folder != "/tmp"]  # noqa: S108  inside an image
     removed = "pip setuptools wheel"
     lines = [
         f"FROM {variant['base']} AS {name}",
         f'LABEL org.opencontainers.image.title="{image["title"]}"',
-        f"RUN python -m pip uninstall --yes --quiet {removed} && install -d -o {owner.split(':')[0]} -g "
-        f"{owner.split(':')[1]} {' '.join(folder for folder in image['folders'] if folder != '/tmp')}",
+        f"RUN python -m pip uninstall --yes --quiet {removed} && install -d -o {uid} -g {gid} {' '.join(folders)}",
         f"COPY --from=build-{name} {image['target']} {image['target']}",
         f"COPY --from=build-{name} /code{image['target']} {image['target']}",
         "ENV " + " \\\n    ".join(f"{key}={value}" for key, value in image["env"].items()),
         f"WORKDIR {image['workdir']}",
-        f"USER {owner}",
+        f"USER {image['user']}",
         f"EXPOSE {' '.join(map(str, image['expose']))}",
         f"ENTRYPOINT {_json(image['entrypoint'])}",
     ]
@@ -146,8 +148,20 @@ def _package_layers(description: Description, folder: Path, requirements: Path, 
 
 def _digest(description: Description, requirements: Path) -> str:
     """Of what the first two layers depend on."""
+    image = description["image"]
     digest = hashlib.sha256(requirements.read_bytes())
-    digest.update(repr((description["image"], description["steps"]["packages"], sys.version, sys.base_prefix)).encode())
+    digest.update(
+        repr(
+            (
+                image["target"],
+                image["user"],
+                image["folders"],
+                description["steps"]["packages"],
+                sys.version,
+                sys.base_prefix,
+            )
+        ).encode()
+    )
     digest.update((HERE / "rootfs.py").read_bytes())
     return digest.hexdigest()[:16]
 
@@ -161,7 +175,9 @@ def redis_archive(description: Description, out: Path) -> Path:
         redis_root(root, given["programs"], given["user"])
         result = out / "shardline-redis.tar"
         labels = {"org.opencontainers.image.title": given["title"]}
-        pack_image(result, f"shardline-redis:{TAG}", [root], Config(given["entrypoint"], user=given["user"], labels=labels))
+        pack_image(
+            result, f"shardline-redis:{TAG}", [root], Config(given["entrypoint"], user=given["user"], labels=labels)
+        )
     return result
 
 
@@ -184,11 +200,17 @@ def main() -> None:
             DOCKERFILE.write_text(text)
     elif given.action == "archive":
         for variant in given.variants:
-            made = redis_archive(description, given.out) if variant == "redis" else archive(description, variant, given.out)
+            made = (
+                redis_archive(description, given.out)
+                if variant == "redis"
+                else archive(description, variant, given.out)
+            )
             print(f"{made}  {made.stat().st_size / 1e6:.0f} MB", flush=True)
     else:
         tag = f"shardline:{TAG}" if given.variant == "cpu" else f"shardline:{TAG}-{given.variant}"
-        subprocess.run(["docker", "build", "-f", str(DOCKERFILE), "--target", given.variant, "-t", tag, str(ROOT)], check=True)
+        subprocess.run(
+            ["docker", "build", "-f", str(DOCKERFILE), "--target", given.variant, "-t", tag, str(ROOT)], check=True
+        )
 
 
 if __name__ == "__main__":

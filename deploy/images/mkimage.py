@@ -82,7 +82,11 @@ def pack_image(archive: Path, name: str, layers: list[Path], config: Config) -> 
             packed.append((layer, digest_of(layer), False))
     text = description(config, [digest for _, digest, _ in packed])
     identity = hashlib.sha256(text).hexdigest()
-    entry = {"Config": f"{identity}.json", "RepoTags": [name], "Layers": [f"{digest}/layer.tar" for _, digest, _ in packed]}
+    entry = {
+        "Config": f"{identity}.json",
+        "RepoTags": [name],
+        "Layers": [f"{digest}/layer.tar" for _, digest, _ in packed],
+    }
     with tarfile.open(archive, "w") as tar:
         for member, content in ((f"{identity}.json", text), ("manifest.json", json.dumps([entry]).encode())):
             info = tarfile.TarInfo(member)

@@ -5,14 +5,16 @@ CPython goes to /usr/local, where the official Python images have it, so that wh
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNUSED = ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "__pycache__", "pydoc_data")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -79,7 +81,7 @@ def accounts(root: Path, user: str, folders: Iterable[str]) -> None:
     (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
     for folder in ("/proc", "/sys", "/dev", "/run", *folders):
         (root / folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
-    os.chmod(root / "tmp", 0o1777)  # noqa: S103  # what /tmp is everywhere
+    (root / "tmp").chmod(0o1777)
 
 
 def redis_root(root: Path, programs: Iterable[str], user: str) -> None:
@@ -99,7 +101,7 @@ def redis_root(root: Path, programs: Iterable[str], user: str) -> None:
     for name in BUSYBOX_SHELL:
         (root / "bin" / name).symlink_to("/usr/bin/busybox")
     copy_libraries(root, libraries | _asked(Path(busybox)))
-    accounts(root, user, ["/data", "/tmp"])
+    accounts(root, user, ["/data", "/tmp"])  # noqa: S108  inside an image
 
 
 def _find_redis(name: str) -> Path:

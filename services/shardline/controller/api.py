@@ -1,0 +1,196 @@
+"""The door to the API server: JSON in, JSON out. Only this file imports the kubernetes package.
+
+Its generated models are not used: the controller reads and writes few fields of few kinds, and a new field of Kubernetes must
+not need a new release of ours. What is used: configuration, token renewal, TLS, the connection pool.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.config_exception import ConfigException
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config
+
+from shardline.controller import contract
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from shardline.controller.spec import Manifest
+
+REQUEST_S = 15.0
+WATCH_S = 290
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object: how its path is made."""
+
+    name: str
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        """As in a manifest."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        """The path of a collection, an object, or a part of it."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [root, "namespaces", namespace, self.plural, name, subresource]
+        return "/".join(part for part in parts if part)
+
+
+MODEL = Kind(contract.KIND, contract.GROUP, contract.VERSION, contract.PLURAL)
+DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments")
+SERVICE = Kind("Service", "", "v1", "services")
+POD = Kind("Pod", "", "v1", "pods")
+SLICE = Kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices")
+EVENT = Kind("Event", "", "v1", "events")
+LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
+KINDS = {kind.name: kind for kind in (MODEL, DEPLOYMENT, SERVICE, POD, SLICE, EVENT, LEASE)}
+
+
+class ApiError(Exception):
+    """The API server refused, or did not answer (status 0). reason: its word, such as NotFound, Conflict, Expired."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason or status}: {message}")
+        self.status = status
+        self.reason = reason
+
+
+class Api:
+    """One namespace of a cluster."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client = client
+        self.namespace = namespace
+
+    async def get(self, kind: Kind, name: str) -> Manifest:
+        """One object. Raises ApiError."""
+        return await self._json("GET", kind.path(self.namespace, name))
+
+    async def list(self, kind: Kind, selector: str = "") -> Manifest:
+        """All objects that a label selector finds, as the API server's list. Raises ApiError."""
+        return await self._json("GET", kind.path(self.namespace), query={"labelSelector": selector})
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Make a new object. Raises ApiError."""
+        return await self._json("POST", kind.path(self.namespace), body=manifest)
+
+    async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Replace an object of the same resourceVersion. Raises ApiError (Conflict where it changed)."""
+        return await self._json("PUT", kind.path(self.namespace, manifest["metadata"]["name"]), body=manifest)
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Server-side apply, by force: what others set in our fields is undone. Raises ApiError."""
+        path = KINDS[manifest["kind"]].path(self.namespace, manifest["metadata"]["name"])
+        query = {"fieldManager": contract.FIELD_MANAGER, "force": "true"}
+        return await self._json("PATCH", path, body=manifest, query=query, content="application/apply-patch+yaml")
+
+    async def merge(self, kind: Kind, name: str, patch: Manifest, subresource: str = "") -> Manifest:
+        """JSON merge patch. Raises ApiError."""
+        path = kind.path(self.namespace, name, subresource)
+        query = {"fieldManager": contract.FIELD_MANAGER}
+        return await self._json("PATCH", path, body=patch, query=query, content="application/merge-patch+json")
+
+    async def delete(self, kind: Kind, name: str) -> None:
+        """Remove an object, its dependents in the background; nothing if it is not there. Raises ApiError."""
+        try:
+            body = {"propagationPolicy": "Background"}
+            await self._json("DELETE", kind.path(self.namespace, name), body=body)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def watch(self, kind: Kind, version: str, selector: str = "") -> AsyncIterator[Manifest]:
+        """Changes since a resourceVersion, until the server ends the stream. Raises ApiError."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_S),
+            "resourceVersion": version,
+            "labelSelector": selector,
+        }
+        response = await self._request("GET", kind.path(self.namespace), query=query, timeout_s=WATCH_S + 30)
+        try:
+            async for line in response.content:
+                yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(0, "Unreachable", str(error) or type(error).__name__) from error
+        finally:
+            response.close()
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        body: Manifest | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "",
+    ) -> Manifest:
+        response = await self._request(method, path, body=body, query=query, content=content)
+        try:
+            value: Manifest = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(0, "Unreachable", str(error) or type(error).__name__) from error
+        return value
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Manifest | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "",
+        timeout_s: float = REQUEST_S,
+    ) -> aiohttp.ClientResponse:
+        """Send it; a status other than 2xx is raised. The caller reads or closes the response."""
+        headers = {"Accept": "application/json", "Content-Type": content or "application/json"}
+        pairs = [(key, value) for key, value in (query or {}).items() if value]
+        try:
+            made = await self._client.param_serialize(
+                method, path, query_params=pairs, header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=5.0)
+            answer = await self._client.call_api(*made, _request_timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", str(error) or type(error).__name__) from error
+        response: aiohttp.ClientResponse = answer.response
+        if response.status >= 300:
+            raise await _refusal(response)
+        return response
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ApiError:
+    text = await response.text()
+    try:
+        status = json.loads(text)
+    except ValueError:
+        status = {}
+    return ApiError(response.status, status.get("reason", ""), status.get("message") or text[:500])
+
+
+async def connect(namespace: str) -> Api:
+    """With the pod's own account, or outside a cluster with the current kubeconfig."""
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = 64  # watches keep one each
+    configuration.retries = 0
+    try:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return Api(ApiClient(configuration), namespace)

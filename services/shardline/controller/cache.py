@@ -1,0 +1,97 @@
+"""What the controller knows of the namespace: live copies by kind, cut up by Model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shardline.controller import contract
+from shardline.controller.api import DEPLOYMENT, MODEL, POD, SERVICE, SLICE, Api
+from shardline.controller.observed import Observed, Traffic, read_pod, read_pool
+from shardline.controller.reflect import Reflector
+from shardline.controller.spec import Manifest, ModelObject, read_model
+from shardline.core.cluster import ReplicaInfo, ReplicaState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ROUTER = "router"
+
+
+class Cache:
+    """Reflectors of all kinds that matter, and what routers and Redis say. wake is called with a Model's name."""
+
+    def __init__(self, api: Api, instance: str, wake: Any) -> None:
+        self._wake = wake
+        mine = f"{contract.LABEL_INSTANCE}={instance},app.kubernetes.io/name=shardline"
+        replicas = f"{mine},{contract.LABEL_MODEL}"
+        self.models = Reflector(api, MODEL, "", self._on_model)
+        self._pools = Reflector(api, DEPLOYMENT, replicas, self._on_owned)
+        self._services = Reflector(api, SERVICE, replicas, self._on_owned)
+        self._pods = Reflector(api, POD, mine, self._on_owned)
+        self.slices = Reflector(api, SLICE, replicas, self._on_owned)
+        self.members: Mapping[str, ReplicaInfo] = {}
+        self.traffic: Mapping[str, Traffic] = {}
+
+    @property
+    def reflectors(self) -> tuple[Reflector, ...]:
+        """All of them, to be run."""
+        return (self.models, self._pools, self._services, self._pods, self.slices)
+
+    def model(self, name: str) -> ModelObject | None:
+        """The Model as it is now, None when it is gone."""
+        item = self.models.objects.get(name)
+        return None if item is None else read_model(item)
+
+    def observed(self, model: ModelObject) -> Observed:
+        """All that there is of one Model."""
+        pods = list(_of(self._pods, model.name))
+        return Observed(
+            pools=tuple(read_pool(item) for item in _of(self._pools, model.name)),
+            pods=tuple(read_pod(item) for item in pods),
+            services={item["metadata"]["name"]: item for item in _of(self._services, model.name)},
+            versions=served_versions(model.model, {item["metadata"]["name"] for item in pods}, self.members),
+            traffic=self.traffic.get(model.model),
+        )
+
+    def router_addresses(self) -> list[str]:
+        """The addresses of routers that run."""
+        routers = [
+            item
+            for item in self._pods.objects.values()
+            if item["metadata"]["labels"].get("app.kubernetes.io/component") == ROUTER
+        ]
+        return sorted(ip for item in routers if (ip := (item.get("status") or {}).get("podIP")))
+
+    def learn(self, item: Manifest) -> None:
+        """Take an object that the API server just answered with."""
+        for reflector in self.reflectors:
+            if reflector.kind.name == item.get("kind"):
+                reflector.learn(item)
+
+    def _on_model(self, item: Manifest) -> None:
+        self._wake(item["metadata"]["name"])
+
+    def _on_owned(self, item: Manifest) -> None:
+        name = (item["metadata"].get("labels") or {}).get(contract.LABEL_MODEL)
+        if name in self.models.objects:
+            self._wake(name)
+
+
+def _of(reflector: Reflector, model: str) -> Iterable[Manifest]:
+    found = reflector.objects.values()
+    return [item for item in found if item["metadata"]["labels"].get(contract.LABEL_MODEL) == model]
+
+
+def served_versions(model: str, pods: set[str], members: Mapping[str, ReplicaInfo]) -> tuple[int, ...]:
+    """The versions that ready replicas in these pods have, ascending."""
+    return tuple(
+        sorted(
+            {
+                pool.version
+                for info in members.values()
+                if info.pod in pods and info.state is ReplicaState.READY
+                for pool in info.pools
+                if pool.model == model
+            }
+        )
+    )
