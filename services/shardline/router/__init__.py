@@ -1,1 +1,1 @@
-"""TO BE WRITTEN by its owner."""
+"""A router: validates, admits, chooses a replica, sends rows, retries elsewhere, answers once. Stateless."""

@@ -177,8 +177,10 @@ class LinkClient:
         self._loop.add_reader(self._monitor_fd, self._watch)
         self._raw = raw
         self._socket = _Socket(raw, receive, routed=False)
-        raw.connect(address)
         self._closed = False
+        raw.connect(address)
+        # The descriptor is silent about what came before it was watched.
+        self._loop.call_soon(self._watch)
 
     def _watch(self) -> None:
         while not self._closed:

@@ -1,0 +1,102 @@
+"""A request in flight and its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardline.core.errors import ServingError
+    from shardline.router.members import Member
+    from shardline.router.table import Serving
+    from shardline.router.validation import Template
+    from shardline.wire.codec import Buffer
+
+
+class Reply(Protocol):
+    """The caller, who is answered once."""
+
+    def ok(self, body: bytes, receipt: str) -> None:
+        """A serialised ModelInferResponse, and the receipt for the trailing metadata."""
+
+    def fail(self, error: ServingError) -> None:
+        """The status that says why not."""
+
+
+class Prepared:
+    """A template bound to the model version that serves it now.
+
+    head: serialised RowHead. joined: small rows, which travel joined with those of other calls.
+    spans: where each input lies in a message like the one it was made from; () where that varies.
+    checks: positions of BYTES inputs, whose elements are counted in every request.
+    """
+
+    __slots__ = ("checks", "default_ms", "head", "joined", "serving", "spans", "template")
+
+    def __init__(
+        self,
+        template: Template,
+        serving: Serving,
+        head: bytes,
+        *,
+        joined: bool,
+        spans: tuple[tuple[int, int], ...],
+        checks: tuple[int, ...],
+    ) -> None:
+        self.template = template
+        self.serving = serving
+        self.head = head
+        self.joined = joined
+        self.spans = spans
+        self.checks = checks
+        timeout_s = template.timeout_s or serving.spec.batching.default_timeout_s
+        self.default_ms = max(1, int(timeout_s * 1e3))
+
+
+class Request:
+    """One call of a client. deadline, arrived: monotonic seconds. left: parts without an answer yet."""
+
+    __slots__ = (
+        "answers", "arrived", "attempts", "deadline", "done", "left", "parts", "prepared", "reply", "request_id",
+        "size_bytes", "tensors",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        tensors: Sequence[Buffer],
+        request_id: str,
+        reply: Reply,
+        arrived: float,
+        deadline: float,
+        size_bytes: int,
+    ) -> None:
+        self.prepared = prepared
+        self.tensors = tensors
+        self.request_id = request_id
+        self.reply = reply
+        self.arrived = arrived
+        self.deadline = deadline
+        self.size_bytes = size_bytes
+        self.parts: list[Part] = []
+        self.left = 0
+        self.answers: dict[int, object] = {}
+        self.attempts = 0
+        self.done = False
+
+
+class Part:
+    """A row range of a request, on its way to one replica. wire_id: new for each attempt, so a late answer is known."""
+
+    __slots__ = ("attempts", "member", "request", "rows", "start", "tensors", "tried", "wire_id")
+
+    def __init__(self, request: Request, start: int, rows: int, tensors: Sequence[Buffer]) -> None:
+        self.request = request
+        self.start = start
+        self.rows = rows
+        self.tensors = tensors
+        self.member: Member | None = None
+        self.wire_id = 0
+        self.attempts = 0
+        self.tried: tuple[Member, ...] = ()

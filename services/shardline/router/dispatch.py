@@ -1,0 +1,406 @@
+"""From a client's message to its answer: prepare, admit, choose, send; retry elsewhere; put together; answer once."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shardline.batching.policy import row_ranges
+from shardline.core.errors import (
+    DeadlineExceeded,
+    Exhausted,
+    MessageTooLarge,
+    ModelFailed,
+    ServingError,
+    Unavailable,
+    VersionGone,
+    by_reason,
+)
+from shardline.ops import logs
+from shardline.router.calls import Part, Prepared, Reply, Request
+from shardline.router.policy import RetryBudget, power_of_two
+from shardline.router.prepare import Preparer
+from shardline.router.replies import PartAnswer, ResultHead, decode_result_head, join_parts, receipt_text, respond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from shardline.pb.shardline.v1 import replica_pb2 as pb
+    from shardline.router.accounts import Accounts
+    from shardline.router.members import Member
+    from shardline.router.table import Table
+    from shardline.wire.codec import Buffer
+
+log = logs.get(__name__)
+
+_ERRORS = by_reason()
+_SWEEP_S = 0.02
+_MAX_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What this process takes at most. rows_in_flight: per model; bytes_in_flight: of all requests."""
+
+    rows_in_flight: int
+    bytes_in_flight: int
+    max_message_bytes: int
+    retry_ratio: float
+
+
+class Dispatcher:
+    """All requests in flight in this router. Not thread-safe: the event loop owns it."""
+
+    def __init__(
+        self, table: Table, bounds: Bounds, accounts: Accounts, schedule: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """schedule: runs a callback at the end of this turn of the event loop (loop.call_soon)."""
+        self._table = table
+        self._bounds = bounds
+        self._accounts = accounts
+        self._schedule = schedule
+        self._preparer = Preparer(table)
+        self._budget = RetryBudget(bounds.retry_ratio)
+        self._heads: dict[bytes, ResultHead] = {}
+        self._requests: dict[int, Request] = {}
+        self._dirty: dict[int, Member] = {}
+        self._flushing = False
+        self._next_id = random.getrandbits(40) << 20
+        self._next_deadline = float("inf")
+        self.bytes_in_flight = 0
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._requests)
+
+    def forget_templates(self) -> None:
+        """The table changed: what was prepared against it is void."""
+        self._preparer.clear()
+
+    def submit(self, message: bytes, reply: Reply, timeout_s: float | None) -> Request | None:
+        """Take a serialised ModelInferRequest; the reply is called once, now or later. None where it was refused now.
+
+        timeout_s: left until the caller's gRPC deadline, None where there is none.
+        """
+        now = time.monotonic()
+        try:
+            request = self._admit(message, reply, timeout_s, now)
+        except ServingError as error:
+            self._accounts.refused(error, len(message), time.monotonic() - now)
+            reply.fail(error)
+            return None
+        self._launch(request, now)
+        return request
+
+    def _admit(self, message: bytes, reply: Reply, timeout_s: float | None, now: float) -> Request:
+        size = len(message)
+        bounds = self._bounds
+        if size > bounds.max_message_bytes:
+            raise MessageTooLarge(
+                f"request has {size} bytes, the limit is {bounds.max_message_bytes}; "
+                "raise it by SHARDLINE_MAX_MESSAGE_BYTES (shardline serve --max-message-bytes)"
+            )
+        prepared, tensors, request_id = self._preparer.prepare(message)
+        template, serving = prepared.template, prepared.serving
+        model = self._table.models[serving.pool.model]
+        rows = template.rows
+        if rows > bounds.rows_in_flight:
+            raise MessageTooLarge(
+                f"request has {rows} rows, the limit is {bounds.rows_in_flight}; send fewer rows a request, or "
+                "raise it by SHARDLINE_ROWS_IN_FLIGHT"
+            )
+        if model.rows_in_flight + rows > bounds.rows_in_flight:
+            raise Exhausted(
+                f"model '{model.name}': {model.rows_in_flight} of {bounds.rows_in_flight} rows are in flight, "
+                f"{rows} more were refused; retry in 0.1 s",
+                retry_after_s=0.1,
+            )
+        if self.bytes_in_flight + size > bounds.bytes_in_flight:
+            raise Exhausted(
+                f"{self.bytes_in_flight} of {bounds.bytes_in_flight} bytes are in flight, {size} more were refused; "
+                "retry in 0.1 s",
+                retry_after_s=0.1,
+            )
+        deadline = now + _timeout(timeout_s, prepared)
+        if deadline <= now:
+            raise DeadlineExceeded("deadline had passed when the request arrived")
+        model.rows_in_flight += rows
+        self.bytes_in_flight += size
+        self._budget.earn()
+        return Request(prepared, tensors, request_id, reply, now, deadline, size)
+
+    def _launch(self, request: Request, now: float) -> None:
+        """Cut the request into parts and send them."""
+        self._requests[id(request)] = request
+        self._next_deadline = min(self._next_deadline, request.deadline)
+        template = request.prepared.template
+        largest = request.prepared.serving.largest
+        if template.rows <= largest or not largest:
+            request.parts = [Part(request, 0, template.rows, request.tensors)]
+        else:
+            request.parts = [
+                Part(request, start, end - start, _cut_rows(request, start, end))
+                for start, end in row_ranges(template.rows, largest)
+            ]
+        request.left = len(request.parts)
+        for part in request.parts:
+            self._send(part, now)
+            if request.done:
+                return
+
+    def _send(self, part: Part, now: float) -> None:
+        serving = part.request.prepared.serving
+        members = serving.ready
+        if part.tried:
+            members = [member for member in members if member not in part.tried] or members
+        if not members:
+            self._again(
+                part.request,
+                VersionGone(
+                    f"model '{serving.pool.model}' version {serving.pool.version} has no replica that is ready; "
+                    "retry in 1 s",
+                    retry_after_s=1.0,
+                ),
+                now,
+            )
+            return
+        if len(members) == 1:
+            member = members[0]
+        else:
+            candidates = [member.candidate(serving.pool_text, now) for member in members]
+            member = members[power_of_two(candidates, _draw)]
+        self._next_id += 1
+        part.wire_id = self._next_id
+        part.attempts += 1
+        member.put(part)
+        self._touch(member)
+
+    def _touch(self, member: Member) -> None:
+        self._dirty[id(member)] = member
+        if not self._flushing:
+            self._flushing = True
+            self._schedule(self.flush)
+
+    def flush(self) -> None:
+        """Send all that was put since the last flush, one message per replica."""
+        self._flushing = False
+        dirty, self._dirty = self._dirty, {}
+        now = time.monotonic()
+        for member in dirty.values():
+            if member.pending:
+                member.flush(now)
+
+    def receive(self, member: Member, message: pb.FromReplica, frames: list[Buffer]) -> None:
+        """Results and refusals of one replica."""
+        now = time.monotonic()
+        at = 0
+        for group in message.results:
+            at = self._results(member, group, frames, at, now)
+        for refusal in message.refusals:
+            self._refusal(member, refusal, now)
+
+    def _results(self, member: Member, group: pb.ResultGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
+        head = self._heads.get(group.head)
+        if head is None:
+            if len(self._heads) >= 4096:
+                self._heads.clear()
+            head = self._heads[group.head] = decode_result_head(group.head)
+        receipt = receipt_text(group.receipt)
+        width = len(head.outputs)
+        if not group.joined:
+            for index, wire_id in enumerate(group.calls):
+                part = member.take(wire_id)
+                if part is not None:
+                    first = at + index * width
+                    self._answer(part, PartAnswer(head, frames[first : first + width], receipt), now)
+            return at + len(group.calls) * width
+        columns = frames[at : at + width]
+        sizes = [output.row_bytes for output in head.outputs]
+        row = 0
+        single = width == 1
+        for wire_id, rows in zip(group.calls, group.rows, strict=True):
+            part = member.take(wire_id)
+            end = row + rows
+            if part is not None:
+                if single:
+                    tensors = [columns[0][row * sizes[0] : end * sizes[0]]]
+                else:
+                    tensors = [column[row * size : end * size] for column, size in zip(columns, sizes, strict=True)]
+                self._answer(part, PartAnswer(head, tensors, receipt), now)
+            row = end
+        return at + width
+
+    def _answer(self, part: Part, answer: PartAnswer, now: float) -> None:
+        request = part.request
+        if request.done:
+            return
+        batched = request.prepared.serving.spec.batched
+        if len(request.parts) == 1:
+            body = respond(answer.head, part.rows if batched else -1, answer.tensors, request.request_id)
+            self._succeed(request, body, answer.receipt, now)
+            return
+        request.answers[part.start] = answer
+        request.left -= 1
+        if request.left:
+            return
+        answers = [request.answers[item.start] for item in request.parts]
+        try:
+            tensors = join_parts(answers)  # type: ignore[arg-type]
+        except ValueError as error:
+            self._fail(request, ModelFailed(f"model failed: its outputs cannot be joined: {error}"))
+            return
+        rows = request.prepared.template.rows
+        receipt = "|".join(dict.fromkeys(item.receipt for item in answers))  # type: ignore[attr-defined]
+        self._succeed(request, respond(answer.head, rows, tensors, request.request_id), receipt, now)
+
+    def _succeed(self, request: Request, body: bytes, receipt: str, now: float) -> None:
+        if len(body) > self._bounds.max_message_bytes:
+            self._fail(
+                request,
+                MessageTooLarge(
+                    f"answer has {len(body)} bytes, the limit is {self._bounds.max_message_bytes}; "
+                    "raise it by SHARDLINE_MAX_MESSAGE_BYTES (shardline serve --max-message-bytes)"
+                ),
+            )
+            return
+        self._forget(request)
+        request.reply.ok(body, receipt)
+        self._accounts.answered(request, len(body), receipt, now)
+
+    def _refusal(self, member: Member, refusal: pb.Refusal, now: float) -> None:
+        retry_s = refusal.retry_after_ms / 1e3 if refusal.retry_after_ms else None
+        kind = _ERRORS.get(refusal.reason, ServingError)
+        for wire_id in refusal.calls:
+            part = member.take(wire_id)
+            if part is None or part.request.done:
+                continue
+            error = kind(refusal.message, retry_after_s=retry_s)
+            if isinstance(error, VersionGone):
+                self._again(part.request, error, now)
+            elif kind.retryable and self._may_retry(part, member):
+                self._accounts.retried(part, error.reason)
+                part.tried = (*part.tried, member)
+                self._send(part, now)
+            else:
+                self._fail(part.request, error)
+
+    def _may_retry(self, part: Part, member: Member) -> bool:
+        others = [other for other in part.request.prepared.serving.ready if other not in (*part.tried, member)]
+        return bool(others) and part.attempts < _MAX_ATTEMPTS and self._budget.spend()
+
+    def _again(self, request: Request, error: VersionGone, now: float) -> None:
+        """The version was unloaded on the way: begin anew with the version that serves now, all parts of it."""
+        request.attempts += 1
+        if request.attempts > _MAX_ATTEMPTS:
+            self._fail(request, error)
+            return
+        self._take_back(request)
+        try:
+            request.prepared = self._preparer.rebind(request.prepared)
+        except ServingError as gone:
+            self._fail(request, gone)
+            return
+        self._accounts.retried(request.parts[0], error.reason)
+        request.answers.clear()
+        self._launch(request, now)
+
+    def lost(self, member: Member, parts: Iterable[Part]) -> None:
+        """A link broke: its parts run again elsewhere, while the deadline allows.
+
+        Not charged to the retry budget: each loss costs a part one retry, and a cluster has few replicas to lose.
+        """
+        now = time.monotonic()
+        for part in parts:
+            if part.request.done:
+                continue
+            part.tried = (*part.tried, member)
+            if part.attempts >= _MAX_ATTEMPTS:
+                self._fail(part.request, Unavailable("replicas were lost again and again", retry_after_s=1.0))
+                continue
+            self._accounts.retried(part, "lost")
+            self._send(part, now)
+
+    def cancel(self, request: Request) -> None:
+        """The caller went away: it is not answered, and its rows are not executed if that can be helped."""
+        if not request.done:
+            self._accounts.cancelled(request)
+            self._take_back(request)
+            self._forget(request)
+
+    def _take_back(self, request: Request) -> None:
+        for part in request.parts:
+            if part.member is not None and part.wire_id in part.member.in_flight:
+                part.member.cancel(part)
+                self._touch(part.member)
+
+    def _fail(self, request: Request, error: ServingError) -> None:
+        if request.done:
+            return
+        self._take_back(request)
+        self._forget(request)
+        self._accounts.failed(request, error, time.monotonic())
+        request.reply.fail(error)
+
+    def _forget(self, request: Request) -> None:
+        request.done = True
+        self._requests.pop(id(request), None)
+        prepared = request.prepared
+        model = self._table.models.get(prepared.serving.pool.model)
+        if model is not None:
+            model.rows_in_flight -= prepared.template.rows
+        self.bytes_in_flight -= request.size_bytes
+
+    def sweep(self, now: float) -> None:
+        """Fail what is past its deadline. Cheap while no deadline is near."""
+        if now < self._next_deadline:
+            return
+        self._next_deadline = float("inf")
+        for request in list(self._requests.values()):
+            if request.deadline <= now:
+                self._fail(request, _late(request, now))
+            elif request.deadline < self._next_deadline:
+                self._next_deadline = request.deadline
+
+
+def _draw(count: int) -> int:
+    return int(random.random() * count)  # noqa: S311  balance, not secrecy
+
+
+def _timeout(left_s: float | None, prepared: Prepared) -> float:
+    """Seconds that the request may take: the caller's gRPC deadline, else its parameter, else the model's default."""
+    if left_s is not None:
+        return left_s
+    return prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s
+
+
+def _cut_rows(request: Request, start: int, end: int) -> list[Buffer]:
+    """The rows [start, end) of every input, as views."""
+    rows = request.prepared.template.rows
+    parts: list[Buffer] = []
+    for tensor, data in zip(request.prepared.template.tensors, request.tensors, strict=True):
+        if tensor.size_bytes < 0:
+            parts.append(_cut_elements(data, rows, start, end))
+        else:
+            row_bytes = tensor.size_bytes // rows
+            parts.append(memoryview(data)[start * row_bytes : end * row_bytes])
+    return parts
+
+
+def _cut_elements(data: Buffer, rows: int, start: int, end: int) -> Buffer:
+    from shardline.wire.codec import bytes_elements
+
+    ends = [0, *(stop for _, stop in bytes_elements(data))]
+    per_row = (len(ends) - 1) // rows
+    return memoryview(data)[ends[start * per_row] : ends[end * per_row]]
+
+
+def _late(request: Request, now: float) -> DeadlineExceeded:
+    waiting = {part.member.info.id for part in request.parts if part.member and part.wire_id in part.member.in_flight}
+    where = ", ".join(sorted(waiting)) or "no replica"
+    return DeadlineExceeded(
+        f"deadline passed after {(now - request.arrived) * 1e3:.0f} ms; "
+        f"{request.left} of {len(request.parts)} parts were still at {where}"
+    )

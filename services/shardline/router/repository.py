@@ -1,0 +1,190 @@
+"""Loads, unloads, index and statistics over all replicas, for a client that sees one server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from shardline.coord.codec import Action
+from shardline.coord.desired import DesiredState
+from shardline.coord.errors import RedisAway, RedisRefused
+from shardline.coord.statistics import Statistics
+from shardline.core.errors import (
+    InvalidRequest,
+    ModelRejected,
+    NotFound,
+    ServingError,
+    Unavailable,
+)
+from shardline.ops import logs
+from shardline.pb.inference import grpc_service_pb2
+from shardline.pb.shardline.v1 import control_pb2 as pb
+from shardline.wire.statistics import add_up
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from shardline.coord.connection import Connection
+    from shardline.router.cluster import Cluster, Control
+
+log = logs.get(__name__)
+
+LOAD_S = 600.0
+CALL_S = 5.0
+_STATES = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE", "")
+_ERRORS: dict[grpc.StatusCode, type[ServingError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: ModelRejected,
+}
+
+Index = grpc_service_pb2.RepositoryIndexResponse.ModelIndex
+
+
+class RepositoryControl:
+    """What the repository and statistics methods do."""
+
+    def __init__(self, cluster: Cluster, connection: Connection) -> None:
+        self._cluster = cluster
+        self._desired = DesiredState(connection)
+        self._departed = Statistics(connection)
+        self._loading = asyncio.Lock()
+
+    @property
+    def settled(self) -> bool:
+        """Whether at least one replica is ready for rows."""
+        return any(member.usable for member in self._cluster.members.values())
+
+    def _controls(self) -> dict[str, Control]:
+        """Control stubs of the members that are there. Raises Unavailable where there is none."""
+        usable = {id_ for id_, member in self._cluster.members.items() if member.usable}
+        found = {id_: control for id_, control in self._cluster.controls().items() if id_ in usable}
+        if not found:
+            raise Unavailable("no replica is ready; retry in 1 s", retry_after_s=1.0)
+        return found
+
+    async def load(self, model: str, config: str) -> None:
+        """Load what the version policy asks for on every replica, then retire what it no longer wants.
+
+        One replica after the other, so that the rest keep serving; requests change over when the new version is ready
+        on all. Where one replica refuses, the others give the new version up again.
+        """
+        async with self._loading:
+            controls = self._controls()
+            before = {pool for member in self._cluster.members.values() for pool in member.descriptions}
+            loaded: dict[str, pb.LoadModelResponse] = {}
+            refusals: list[ServingError] = []
+            for id_, control in controls.items():
+                try:
+                    loaded[id_] = await self._load_one(control, model, config)
+                    await self._cluster.describe(id_)
+                except NotFound as error:
+                    refusals.append(error)
+                except ServingError:
+                    known = {pool.version for pool in before if pool.model == model}
+                    await self._give_up(controls, model, loaded, known)
+                    raise
+            if not loaded:
+                raise refusals[0]
+            await self._remember(model, Action.LOAD, config)
+            superseded = sorted({version for answer in loaded.values() for version in answer.superseded})
+            if superseded:
+                await self._unload(controls, model, superseded)
+
+    async def _load_one(self, control: Control, model: str, config: str) -> pb.LoadModelResponse:
+        request = pb.LoadModelRequest(model=model, config=config)
+        response: pb.LoadModelResponse = await _mapped(control.stub.LoadModel(request, timeout=LOAD_S))
+        return response
+
+    async def _give_up(
+        self, controls: dict[str, Control], model: str, loaded: dict[str, pb.LoadModelResponse], known: set[int]
+    ) -> None:
+        for id_, answer in loaded.items():
+            fresh = [version for version in answer.versions if version not in known]
+            if fresh:
+                await self._unload({id_: controls[id_]}, model, fresh)
+
+    async def unload(self, model: str) -> None:
+        """Retire all versions of a model on every replica. Raises NotFound where nobody serves it."""
+        async with self._loading:
+            controls = self._controls()
+            served = {pool.model for member in self._cluster.members.values() for pool in member.descriptions}
+            if model not in served:
+                raise NotFound(f"model '{model[:200]}' is not served")
+            await self._remember(model, Action.UNLOAD, "")
+            await self._unload(controls, model, ())
+
+    async def _unload(self, controls: dict[str, Control], model: str, versions: Iterable[int]) -> None:
+        request = pb.UnloadModelRequest(model=model, versions=versions)
+        await asyncio.gather(
+            *(_mapped(control.stub.UnloadModel(request, timeout=LOAD_S)) for control in controls.values())
+        )
+        await asyncio.gather(*(self._cluster.describe(id_) for id_ in controls), return_exceptions=True)
+
+    async def _remember(self, model: str, action: Action, config: str) -> None:
+        """So that replicas that start later do the same; without Redis it holds for those that live now."""
+        try:
+            await self._desired.set(model, action, config.encode())
+        except (RedisAway, RedisRefused) as error:
+            log.warning("desired.unwritten", model=model, error=str(error))
+
+    async def index(self) -> list[Index]:
+        """All models and versions of the repository; where replicas differ, the best state."""
+        answers = await _from_all(
+            self._controls(), lambda control: control.stub.Index(pb.IndexRequest(), timeout=CALL_S)
+        )
+        best: dict[tuple[str, str], Index] = {}
+        for answer in answers:
+            for item in answer.models:
+                known = best.get((item.name, item.version))
+                if known is None or _STATES.index(item.state) < _STATES.index(known.state):
+                    best[item.name, item.version] = item
+        return [best[key] for key in sorted(best)]
+
+    async def statistics(self, model: str, version: int) -> list[grpc_service_pb2.ModelStatistics]:
+        """Sums over all replicas, those that have left since included as far as Redis remembers them."""
+        request = pb.StatisticsRequest(model=model, version=version)
+        controls = self._controls()
+        answers = await _from_all(controls, lambda control: control.stub.Statistics(request, timeout=CALL_S))
+        parts: dict[tuple[str, str], list[grpc_service_pb2.ModelStatistics]] = {}
+        for answer in answers:
+            for item in answer.models:
+                parts.setdefault((item.name, item.version), []).append(item)
+        for (name, number), items in parts.items():
+            items.extend(await self._of_departed(name, int(number), set(controls)))
+        return [add_up(parts[key]) for key in sorted(parts)]
+
+    async def _of_departed(self, model: str, version: int, present: set[str]) -> list[grpc_service_pb2.ModelStatistics]:
+        try:
+            snapshots = await self._departed.of(model, version)
+        except (RedisAway, RedisRefused):
+            return []
+        found = []
+        for replica, snapshot in snapshots.items():
+            if replica not in present:
+                try:
+                    found.append(grpc_service_pb2.ModelStatistics.FromString(snapshot))
+                except DecodeError:
+                    log.warning("statistics.unreadable", replica=replica)
+        return found
+
+
+async def _from_all(controls: dict[str, Control], call: Callable[[Control], Awaitable[object]]) -> list[object]:
+    """Answers of all replicas that give one. Raises Unavailable where none does."""
+    answers = await asyncio.gather(*(_mapped(call(control)) for control in controls.values()), return_exceptions=True)
+    good = [answer for answer in answers if not isinstance(answer, BaseException)]
+    if not good:
+        raise Unavailable("no replica answered; retry in 1 s", retry_after_s=1.0)
+    return good
+
+
+async def _mapped(call: Awaitable[object]) -> object:
+    """A control call's answer; its failure as the error that the replica raised."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        kind = _ERRORS.get(error.code(), Unavailable)
+        raise kind(error.details() or error.code().name, retry_after_s=1.0 if kind is Unavailable else None) from None
