@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Setting], list[Table]]] = {
     "accounting": accounting.measure,
     "perf_analyzer": perf_analyzer.measure,
 }
+_PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 LABELS = {system.key: system.label for system in SYSTEMS.values()}
 
 
@@ -52,6 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="one short round: shows that all works, proves no figure")
     add("--source", type=Path, default=Path("build/models"), help="the example models")
     add("--out", type=Path, default=Path("build/bench"), help="where reports, logs and bodies go")
+    add("--publish", action="store_true", help="also put tables and picture into docs/performance.md")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.duration = options.duration or (1.5 if options.quick else 4.0)
@@ -160,6 +162,8 @@ class Run:
         if picture is not None:
             plot.draw(picture, measured, ratios["plain"], best, LABELS, report.sentence(self.about))
         paths = report.write(self.options.out, self.about, self.samples, shown, self.skipped, picture)
+        if self.options.publish:
+            report.publish(_PAGE, self.about, shown, picture)
         for table in shown:
             self.console.print(table.rich())
         self.console.print(f"load generator: {generator_name()}")

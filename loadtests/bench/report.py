@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from dataclasses import asdict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from loadtests.bench.results import Sample
     from loadtests.bench.tables import Table
 
+_BEGIN, _END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _CSS = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2430;max-width:1200px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2.2rem}img{width:100%}
@@ -114,3 +116,25 @@ def _html(about: dict[str, Any], tables: Sequence[Table], skipped: Sequence[str]
         f"<style>{_CSS}</style><h1>Shardline against its peers</h1><p class=facts>{escape(sentence(about))}</p>"
         f"{image}{body}</html>\n"
     )
+
+
+def publish(page: Path, about: dict[str, Any], tables: Sequence[Table], picture: Path | None) -> None:
+    """Put tables and picture between the marks of a page of the docs. Raises ValueError where it has no marks."""
+    text = page.read_text()
+    parts = [f"{sentence(about)}.", ""]
+    if picture is not None:
+        kept = page.parent / "images" / "bench.png"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(picture, kept)
+        parts += [f"![throughput, ratios, latency and CPU per request](images/{kept.name})", ""]
+    parts += [table.markdown() for table in tables]
+    page.write_text(between(text, "\n".join(parts)))
+
+
+def between(text: str, new: str) -> str:
+    """`text` with everything between its two marks replaced. Raises ValueError where they are missing."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {_BEGIN} … {_END}")
+    return f"{before}{begin}\n{new.strip()}\n{end}{after}"
