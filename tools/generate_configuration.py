@@ -11,8 +11,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic_core import PydanticUndefined
-
+from shardline.controller.settings import ControllerSettings
 from shardline.ops import settings
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ TITLES = {
     settings.ProcessSettings: ("Every process", "Read by routers, replicas and the local supervisor."),
     settings.RouterSettings: ("Router", "Besides those of every process."),
     settings.ReplicaSettings: ("Replica", "Besides those of every process."),
+    ControllerSettings: ("Controller (Kubernetes)", "Besides those of every process."),
     settings.ClusterSettings: (
         "Local cluster (`shardline serve`)",
         "Besides those of every process. What routers and replicas read is handed on to them.",
@@ -69,7 +69,7 @@ def _values(field: FieldInfo) -> str:
         return "`true`, `false`"
     if isinstance(annotation, types.GenericAlias):
         return "names"
-    words = {int: "integer", float: "number", str: "text", Path: "folder"}
+    words = {int: "integer", float: "number", str: "text", Path: "path"}
     return (words[annotation] + " " + _bounds(field)).strip()
 
 
@@ -87,7 +87,7 @@ def _bounds(field: FieldInfo) -> str:
 def _default(name: str, field: FieldInfo) -> str:
     if name == "run_dir":
         return "`shardline-UID` in the temporary folder"
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "required"
     if field.default in {"", ()}:
         return "empty"

@@ -198,8 +198,6 @@ class ClusterSettings(ProcessSettings, _Edge):
     drain_s: Seconds = Field(30.0, description="Longest time in seconds that requests in flight get to end on SIGTERM.")
 
 
-ALL: tuple[type[_Settings], ...] = (ProcessSettings, RouterSettings, ReplicaSettings, ClusterSettings)
-
 AnySettings = TypeVar("AnySettings", bound=_Settings)
 
 
