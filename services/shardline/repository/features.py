@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardline.core.errors import ModelRejected
+from shardline.pb.inference.model_config_pb2 import ModelInstanceGroup
 from shardline.repository.layout import shown
 from shardline.repository.parameters import PREFIX, suspicious
 
@@ -33,8 +34,8 @@ _PASSED_OVER = {
     "metric_tags": "metrics carry no tags of the model",
     "model_metrics": "histograms have their own buckets",
     "model_warmup": "every bucket is warmed with generated input before a replica is ready",
-    "instance_group": "how many replicas run, and where, is set with --replicas and --device, or by shardline.device",
 }
+_PLACED = (ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_MODEL)
 _ORT_PARAMETERS = (
     "inter_op_thread_count",
     "execution_mode",
@@ -95,6 +96,8 @@ def _warnings(config: ModelConfig) -> Iterator[str]:
     for name, why in _PASSED_OVER.items():
         if _is_set(config, name):
             yield f"{name} is not used: {why}"
+    if any(group.count > 1 or group.gpus or group.kind in _PLACED for group in config.instance_group):
+        yield f"instance_group is not used: replicas and devices are set with --replicas and --device, or {PREFIX}device"
     if config.response_cache.enable:
         yield "response_cache.enable is not used: every request is executed"
     if any(output.label_filename for output in config.output):
@@ -103,6 +106,10 @@ def _warnings(config: ModelConfig) -> Iterator[str]:
         yield from _optimization(config.optimization)
     if config.HasField("dynamic_batching"):
         yield from _dynamic_batching(config.dynamic_batching)
+    yield from _parameters(config)
+
+
+def _parameters(config: ModelConfig) -> Iterator[str]:
     for key in sorted(config.parameters):
         if suspicious(key):
             yield f"parameter {shown(key)} is not used: did you mean the prefix {PREFIX!r}?"

@@ -32,7 +32,7 @@ _MODEL: _Fields = {7: _GRAPH, 20: {1: _GRAPH, 2: _GRAPH}, 25: {7: _NODE, 11: _AT
 
 _MAX_DEPTH = 64
 """Messages within messages; protobuf's own parser stops at 100."""
-_MAX_FIELDS = 4_000_000
+_MAX_FIELDS = 2_000_000
 _COPY_WHOLE_BYTES = 1024
 """Messages up to this size are copied unread: nothing in them is worth dropping."""
 

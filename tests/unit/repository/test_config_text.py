@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shardline.core.errors import ModelRejected
 from shardline.repository.config_text import MAX_CONFIG_BYTES, ParsedConfig, read_config, read_override
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PBTXT = """
 # A comment: max_batch_size: 4
@@ -187,6 +190,6 @@ def test_a_config_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_config_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").mkdir()
     with pytest.raises(ModelRejected, match=r"config\.pbtxt: cannot be read: Is a directory"):
-        (tmp_path / "config.pbtxt").mkdir()
         read_config(tmp_path / "config.pbtxt")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shardline.core.errors import ModelRejected
 from shardline.repository.digest import FileDigests, files_digest, model_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_file_digest_is_sha256(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import pytest
@@ -9,6 +9,9 @@ from onnx import helper
 from shardline.core.errors import ModelRejected
 from shardline.repository import load_spec
 from tests import onnx_models
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def referring(location: str, length: int | None = None) -> onnx.ModelProto:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shardline.core.errors import InvalidRequest, ModelRejected, NotFound
 from shardline.repository import layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def model(repository: Path, name: str = "m", *versions: str) -> Path:

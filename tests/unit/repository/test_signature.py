@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,6 +14,9 @@ from shardline.core.errors import ModelRejected
 from shardline.repository.onnx_skeleton import Malformed, read_skeleton
 from shardline.repository.signature import GraphTensor, Signature, read_signature
 from tests import onnx_models
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def read(path: Path, proto: onnx.ModelProto | bytes, **bounds: int) -> Signature:
