@@ -51,7 +51,7 @@ def _split_into(costing: Costing, units: Units, stages: int) -> Split:
     if stages == 1:
         if not costing.fits(costing.everything):
             raise ModelRejected(_too_small(costing, 1))
-        return _finish(costing, (costing.everything,), ())
+        return settle(costing, (costing.everything,), ())
     along = lattice.prefixes(units)
     first = search.fewest_busy(costing, along, stages, search.packed(costing, along, stages))
     masks, words = lattice.family(problem, units, stages)
@@ -67,10 +67,11 @@ def _split_into(costing: Costing, units: Units, stages: int) -> Split:
         cut = search.least_latency(costing, list({*along, *masks}), stages, chain.slowest_ms) or cut
     if chain.exhausted:
         notes.append(f"the search stopped after {costing.evaluations} candidate stages")
-    return _finish(costing, cut, tuple(notes))
+    return settle(costing, cut, tuple(notes))
 
 
-def _finish(costing: Costing, stages: Sequence[Mask], notes: tuple[str, ...]) -> Split:
+def settle(costing: Costing, stages: Sequence[Mask], notes: tuple[str, ...]) -> Split:
+    """These stages, with what they cost."""
     costs = tuple(costing.cost(stage) for stage in stages)
     return Split(
         stages=tuple(stages),
