@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,7 +110,8 @@ def _tail(log: Path, lines: int = 8) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM and time to drain; what is left of the group is killed (children outlive some supervisors)."""
+    """SIGTERM and time to drain; then whatever is left of the tree is killed, also in groups of its own."""
+    members = Tree(process.pid).members()
     if process.poll() is None:
         process.terminate()
         try:
@@ -119,7 +119,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    _, left = psutil.wait_procs(members, timeout=1.0)
+    for member in left:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
