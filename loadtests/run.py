@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.bench.processes import ServerFailed
+from loadtests.bench.processes import ServerFailed, end_on_sigterm
 from loadtests.cluster import local_cluster
 from loadtests.scenarios import SCENARIOS
 
@@ -92,6 +92,7 @@ def _short(text: str) -> str:
 
 def main() -> int:
     """0 when every request succeeded with a right answer."""
+    end_on_sigterm()
     options, console = parse(), Console()
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from rich.table import Table
 from loadtests import soak_plot
 from loadtests.bench import closedloop, models
 from loadtests.bench.matrix import checked_answer_bytes, empty_answers
-from loadtests.bench.processes import ServerFailed
+from loadtests.bench.processes import ServerFailed, end_on_sigterm
 from loadtests.bench.systems import SYSTEMS, Endpoint
 from loadtests.cluster import local_cluster
 from loadtests.flatness import FEWEST_SAMPLES, Flatness, judge
@@ -165,6 +165,7 @@ def _prepare(options: argparse.Namespace) -> list[models.BenchModel]:
 
 def main() -> int:
     """0 when every call was answered and memory is flat."""
+    end_on_sigterm()
     options, console = parse(), Console()
     serve = ["--front", options.front, "--replicas", str(options.replicas)]
     begin = time.monotonic()

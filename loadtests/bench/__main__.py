@@ -15,6 +15,7 @@ from loadtests.bench import limit, models, plot, report, results, tables
 from loadtests.bench.closedloop import can_drive, generator_name
 from loadtests.bench.matrix import Pace, measure_model
 from loadtests.bench.peers import NotInstallable, environment
+from loadtests.bench.processes import end_on_sigterm
 from loadtests.bench.sections import Setting, Skipped, accounting, idle, perf_analyzer
 from loadtests.bench.systems import DEFAULT, SYSTEMS
 
@@ -173,6 +174,7 @@ class Run:
 
 def main() -> int:
     """0 when something was measured and every answer was right."""
+    end_on_sigterm()
     options = parse()
     run = Run(options, Console(width=None if sys.stdout.isatty() else 170))
     with suppress(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -57,6 +58,15 @@ class Tree:
             except psutil.NoSuchProcess:
                 continue
         return total
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind this process like Ctrl-C, so that the servers it started end with it."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def free_port() -> int:
