@@ -42,7 +42,8 @@ _NODE_MS = 0.002
 class Progress(Protocol):
     """Called as work goes on: `done` of `total` steps, and what is done now."""
 
-    def __call__(self, done: int, total: int, what: str, /) -> None: ...
+    def __call__(self, done: int, total: int, what: str, /) -> None:
+        """Told of one step."""
 
 
 @dataclass(slots=True)
@@ -165,7 +166,9 @@ class _Runner:
         made = {name for node in piece for name in node.writes}
         reads = dict.fromkeys(name for node in piece for name in node.reads if name not in made)
         last = piece[-1].index
-        later = {name for node in self._graph.nodes if node.index > last for name in node.reads} | set(self._graph.outputs)
+        later = {name for node in self._graph.nodes if node.index > last for name in node.reads} | set(
+            self._graph.outputs
+        )
         outputs = [name for node in piece for name in node.writes if name in later]
         return Part(tuple(piece), tuple(reads), tuple(outputs or piece[-1].writes[:1]))
 
@@ -261,7 +264,7 @@ def _crossings(graph: Graph) -> list[float]:
             until = last.get(name, at)
             if until > at:
                 change[at + 1] += 1
-                change[until + 1 if until + 1 <= len(graph.nodes) else len(graph.nodes)] -= 1
+                change[min(until + 1, len(graph.nodes))] -= 1
                 value = graph.values.get(name)
                 if value is not None and not value.cuttable:
                     blocked[at + 1 : until + 1] = [True] * (until - at)

@@ -111,7 +111,9 @@ def _put_in_place(fresh: Path, target: Path, old: Path) -> None:
 
 
 def _extracted(plan: Plan, folder: Path) -> ExtractedStages:
-    return ExtractedStages(plan, folder, tuple(folder / stage_folder(stage.index) / MODEL_FILE for stage in plan.stages))
+    return ExtractedStages(
+        plan, folder, tuple(folder / stage_folder(stage.index) / MODEL_FILE for stage in plan.stages)
+    )
 
 
 def matching_graph(plan: Plan, path: Path) -> Graph:
@@ -168,7 +170,9 @@ def load_stages(folder: Path, *, check: bool = True) -> ExtractedStages:
     except (OSError, ValidationError) as error:
         raise ModelRejected(f"cannot read {folder / STAGES_FILE}: extract the plan again") from error
     if stages.plan != plan.digest or len(stages.files) != len(plan.stages):
-        raise PlanMismatch(f"the stages in {folder} are of plan {stages.plan}, its {PLAN_FILE} is {plan.digest}: extract it again")
+        raise PlanMismatch(
+            f"the stages in {folder} are of plan {stages.plan}, its {PLAN_FILE} is {plan.digest}: extract it again"
+        )
     if check:
         for stage in plan.stages:
             check_stage(folder, stage.index)
@@ -183,9 +187,13 @@ def check_stage(folder: Path, index: int) -> None:
         size = target.stat().st_size if target.is_file() else -1
         if size != file.bytes:
             found = f"has {size} bytes" if size >= 0 else "is missing"
-            raise ModelRejected(f"stage {index} is damaged: {target} {found}, {file.bytes} were written. Extract the plan again")
+            raise ModelRejected(
+                f"stage {index} is damaged: {target} {found}, {file.bytes} were written. Extract the plan again"
+            )
         if _sha256(target) != file.sha256:
-            raise ModelRejected(f"stage {index} is damaged: {target} was changed since it was written. Extract the plan again")
+            raise ModelRejected(
+                f"stage {index} is damaged: {target} was changed since it was written. Extract the plan again"
+            )
 
 
 def _sha256(path: Path) -> str:

@@ -30,12 +30,24 @@ if TYPE_CHECKING:
 Shape = tuple["int | str | None", ...]
 """Dimensions: sizes, symbols, or None where nothing is known."""
 
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
-_SHAPE_ARITHMETIC = frozenset(
-    "Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Floor Gather GatherElements GatherND Greater GreaterOrEqual "
-    "Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape ScatterND Shape "
-    "Size Slice Split Squeeze Sub Tile Transpose Trilu Unsqueeze Where".split()
-)
+_RANDOM = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Dropout",
+}
+# fmt: off
+_SHAPE_ARITHMETIC = frozenset({
+    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Floor", "Gather",
+    "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min",
+    "Mod", "Mul", "Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape",
+    "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze",
+    "Where",
+})
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,9 @@ def _read_weights(graph: Graph) -> None:
         graph.weights[tensor.name] = Weight(tensor.name, size, tensor.data_type, tuple(tensor.dims), source)
     for sparse in graph.model.graph.sparse_initializer:
         size = tensor_bytes(sparse.values) + tensor_bytes(sparse.indices)
-        graph.weights[sparse.values.name] = Weight(sparse.values.name, size, sparse.values.data_type, tuple(sparse.dims))
+        graph.weights[sparse.values.name] = Weight(
+            sparse.values.name, size, sparse.values.data_type, tuple(sparse.dims)
+        )
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
@@ -147,7 +161,9 @@ def item_bytes(onnx_type: int) -> float:
     if onnx_type in BY_ONNX and BY_ONNX[onnx_type].item_bytes:
         return BY_ONNX[onnx_type].item_bytes
     name = onnx.TensorProto.DataType.Name(onnx_type)
-    return {"UINT4": 0.5, "INT4": 0.5, "FLOAT4E2M1": 0.5, "COMPLEX64": 8}.get(name, 1 if name.startswith("FLOAT8") else 16)
+    return {"UINT4": 0.5, "INT4": 0.5, "FLOAT4E2M1": 0.5, "COMPLEX64": 8}.get(
+        name, 1 if name.startswith("FLOAT8") else 16
+    )
 
 
 def _read_values(model: onnx.ModelProto) -> dict[str, Value]:
@@ -224,7 +240,9 @@ class _Reader:
         names = names_read(node)
         for name in names:
             if name not in self.known:
-                raise ModelRejected(f"{self.graph.path}: node {node.name or node.op_type!r} reads {name!r}, which nothing before it produces")
+                raise ModelRejected(
+                    f"{self.graph.path}: node {node.name or node.op_type!r} reads {name!r}, which nothing before it produces"
+                )
         writes = tuple(name for name in node.output if name)
         made = self._node(index, node, names, writes)
         self.known.update(writes)
@@ -273,7 +291,11 @@ class _Reader:
         return plain and self.fixed.issuperset(names) and not set(writes) & set(self.graph.outputs)
 
     def _is_shape(self, node: onnx.NodeProto, names: list[str], writes: tuple[str, ...]) -> bool:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _SHAPE_ARITHMETIC or set(writes) & set(self.graph.outputs):
+        if (
+            node.domain not in ("", "ai.onnx")
+            or node.op_type not in _SHAPE_ARITHMETIC
+            or set(writes) & set(self.graph.outputs)
+        ):
             return False
         if node.op_type in ("Shape", "Size") and names[0] in self.graph.inputs:
             return True

@@ -82,7 +82,9 @@ def part_model(graph: Graph, part: Part, metadata: Mapping[str, str] | None = No
 
 def _add_weights(model: onnx.ModelProto, whole: onnx.ModelProto, used: set[str]) -> None:
     model.graph.initializer.extend(tensor for tensor in whole.graph.initializer if tensor.name in used)
-    model.graph.sparse_initializer.extend(tensor for tensor in whole.graph.sparse_initializer if tensor.values.name in used)
+    model.graph.sparse_initializer.extend(
+        tensor for tensor in whole.graph.sparse_initializer if tensor.values.name in used
+    )
 
 
 def _add_signature(model: onnx.ModelProto, graph: Graph, part: Part, used: set[str]) -> None:

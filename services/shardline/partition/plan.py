@@ -94,7 +94,8 @@ class ModelFacts(_Strict):
 
 class Assumptions(_Strict):
     """What was asked for. hop_bandwidth: bytes per second. memory_per_pod: bytes, None where unlimited; overhead: bytes of it that
-    neither weights nor activations take. dims: concrete shapes of the inputs. costs: where the times come from."""
+    neither weights nor activations take. dims: concrete shapes of the inputs. costs: where the times come from.
+    """
 
     batch: Annotated[int, Field(ge=1)]
     batched: bool
@@ -168,7 +169,9 @@ def parse_plan(text: str, name: str = PLAN_FILE) -> Plan:
         first = error.errors()[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         message = first["msg"].removeprefix("Value error, ")
-        raise ModelRejected(f"{name} is no valid plan: {where + ': ' if where else ''}{message}. Plan again instead of editing") from error
+        raise ModelRejected(
+            f"{name} is no valid plan: {where + ': ' if where else ''}{message}. Plan again instead of editing"
+        ) from error
 
 
 def _check_order(plan: Plan) -> None:
@@ -188,24 +191,39 @@ def _check_nodes(plan: Plan) -> None:
 
 def _check_edges(plan: Plan) -> None:
     """Every tensor has one maker, and makers and takers agree about it."""
-    made = {output.name: stage.index for stage in plan.stages for output in stage.outputs}
     sent = {
-        (output.name, stage.index, consumer) for stage in plan.stages for output in stage.outputs for consumer in output.consumers
+        (output.name, stage.index, peer)
+        for stage in plan.stages
+        for output in stage.outputs
+        for peer in output.consumers
     }
     for stage in plan.stages:
         for at, item in enumerate(stage.inputs):
-            where = f"stages[{stage.index}].inputs[{at}]"
-            if item.name not in plan.tensors:
-                raise ValueError(f"{where}: tensor {item.name!r} is not among tensors")
-            if item.source == ROUTER:
-                if item.name not in plan.model.inputs:
-                    raise ValueError(f"{where}: {item.name!r} is no input of the model")
-                continue
-            if item.source >= stage.index:
-                raise ValueError(f"{where}: a stage takes only from stages before it, not from stage {item.source}")
-            if (item.name, item.source, stage.index) not in sent:
-                raise ValueError(f"{where}: stage {item.source} does not send {item.name!r} to stage {stage.index}")
+            _check_input(plan, stage, at, item, sent)
+    _check_outputs(plan, sent)
+    results = {name for name, _, consumer in sent if consumer == ROUTER}
+    for name in plan.model.outputs:
+        if name not in results:
+            raise ValueError(f"model.outputs: no stage sends {name!r} to the router")
+
+
+def _check_input(plan: Plan, stage: Stage, at: int, item: StageInput, sent: set[tuple[str, int, Peer]]) -> None:
+    where = f"stages[{stage.index}].inputs[{at}]"
+    if item.name not in plan.tensors:
+        raise ValueError(f"{where}: tensor {item.name!r} is not among tensors")
+    if item.source == ROUTER:
+        if item.name not in plan.model.inputs:
+            raise ValueError(f"{where}: {item.name!r} is no input of the model")
+        return
+    if item.source >= stage.index:
+        raise ValueError(f"{where}: a stage takes only from stages before it, not from stage {item.source}")
+    if (item.name, item.source, stage.index) not in sent:
+        raise ValueError(f"{where}: stage {item.source} does not send {item.name!r} to stage {stage.index}")
+
+
+def _check_outputs(plan: Plan, sent: set[tuple[str, int, Peer]]) -> None:
     taken = {(item.name, item.source, stage.index) for stage in plan.stages for item in stage.inputs}
+    made = {output.name: stage.index for stage in plan.stages for output in stage.outputs}
     for name, source, consumer in sorted(sent, key=str):
         where = f"stages[{source}].outputs"
         if name not in plan.tensors:
@@ -216,10 +234,6 @@ def _check_edges(plan: Plan) -> None:
             raise ValueError(f"{where}: stage {consumer} does not take {name!r} from stage {source}")
         if made[name] != source:
             raise ValueError(f"{where}: {name!r} is made by stage {made[name]} too")
-    results = {name for name, _, consumer in sent if consumer == ROUTER}
-    for name in plan.model.outputs:
-        if name not in results:
-            raise ValueError(f"model.outputs: no stage sends {name!r} to the router")
 
 
 def _check_figures(plan: Plan) -> None:
@@ -229,10 +243,14 @@ def _check_figures(plan: Plan) -> None:
     for stage in plan.stages:
         crossing = sum(plan.tensors[item.name].bytes for item in stage.inputs if item.source != ROUTER)
         if stage.received_bytes != crossing:
-            raise ValueError(f"stages[{stage.index}].received_bytes is {stage.received_bytes}, its inputs have {crossing}")
+            raise ValueError(
+                f"stages[{stage.index}].received_bytes is {stage.received_bytes}, its inputs have {crossing}"
+            )
         limit = plan.assumptions.memory_per_pod
         if limit is not None and stage.memory_bytes > limit:
-            raise ValueError(f"stages[{stage.index}].memory_bytes is {stage.memory_bytes}, above assumptions.memory_per_pod {limit}")
+            raise ValueError(
+                f"stages[{stage.index}].memory_bytes is {stage.memory_bytes}, above assumptions.memory_per_pod {limit}"
+            )
     slowest = max(stage.busy_ms for stage in plan.stages)
     if abs(slowest - plan.slowest_ms) > 1e-6 * max(1.0, slowest):
         raise ValueError(f"slowest_ms is {plan.slowest_ms}, the slowest stage takes {slowest}")

@@ -1,4 +1,4 @@
-"""Which items form which stage: the smallest slowest stage, then the smallest latency. Pure.
+r"""Which items form which stage: the smallest slowest stage, then the smallest latency. Pure.
 
 For down-sets I' ⊂ I and s stages, f(I, s) = min over I' of max(f(I', s-1), busy(I \\ I')), where busy is compute plus receiving
 (FIELD.md 3; Tarnawski et al. 2020). On a chain this is the classic recurrence over positions. A known solution bounds
@@ -85,7 +85,7 @@ def settle(costing: Costing, stages: Sequence[Mask], notes: tuple[str, ...]) -> 
 
 def lower_bound_ms(problem: Problem, stages: int) -> float:
     """No split into `stages` is faster: an even share of the compute, or the largest node."""
-    return max(problem.total_ms / stages, max(item.ms for item in problem.items))
+    return max(problem.total_ms / stages, *(item.ms for item in problem.items))
 
 
 def _fewest(costing: Costing, units: Units) -> int:
@@ -106,7 +106,11 @@ def _refuse_count(stages: int, units: Units, problem: Problem) -> None:
         raise ModelRejected(f"a model is split into 1 stage or more, not {stages}")
     if stages > most:
         largest = max(problem.items, key=lambda item: item.ms)
-        why = f"its node {largest.id!r} cannot be divided" if most == 1 else f"it has {most - 1} places where it can be cut"
+        why = (
+            f"its node {largest.id!r} cannot be divided"
+            if most == 1
+            else f"it has {most - 1} places where it can be cut"
+        )
         raise ModelRejected(f"the model cannot be cut into {stages} stages: {why}. Ask for at most {most}")
 
 

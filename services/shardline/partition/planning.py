@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,8 @@ from shardline.partition.runtime import Model
 from shardline.partition.samples import make_samples, read_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardline.partition.costs import Costs, Progress
     from shardline.partition.runtime import Arrays
 
@@ -126,10 +127,14 @@ def problem_of(graph: Graph, costs: Costs, request: PlanRequest) -> Problem:
                 bound.add(name)
     return Problem(
         items=tuple(
-            Item(node.id, costs.node_ms[node.index], node.reads, node.writes, node.weights, tuple(map(str, node.copies)))
+            Item(
+                node.id, costs.node_ms[node.index], node.reads, node.writes, node.weights, tuple(map(str, node.copies))
+            )
             for node in graph.nodes
         ),
-        value_bytes={name: shape_rules.size_bytes(value, costs.shapes.get(name)) for name, value in graph.values.items()},
+        value_bytes={
+            name: shape_rules.size_bytes(value, costs.shapes.get(name)) for name, value in graph.values.items()
+        },
         weight_bytes={name: weight.bytes for name, weight in graph.weights.items()},
         copy_ms={str(index): costs.node_ms.get(index, 0.0) for index in graph.copied},
         inputs=frozenset(graph.inputs),
@@ -153,7 +158,9 @@ def _refined(
     for attempt in range(_ROUNDS):
         measured = _measure_stages(graph, result.stages, samples, request, progress, attempt)
         predicted = [cost.compute_ms for cost in result.costs]
-        problem = _corrected(problem, result.stages, [m / p if p else 1.0 for m, p in zip(measured, predicted, strict=True)])
+        problem = _corrected(
+            problem, result.stages, [m / p if p else 1.0 for m, p in zip(measured, predicted, strict=True)]
+        )
         settled = _recosted(problem, result)
         if best is None or settled.slowest_ms < best[0]:
             best = (settled.slowest_ms, problem, settled)
@@ -220,7 +227,12 @@ def stage_part(graph: Graph, nodes: list[Node], *, last: bool) -> Part:
 
 
 def _document(
-    graph: Graph, problem: Problem, result: Split, costs: Costs, request: PlanRequest, shapes: Mapping[str, tuple[int, ...]]
+    graph: Graph,
+    problem: Problem,
+    result: Split,
+    costs: Costs,
+    request: PlanRequest,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> Plan:
     parts = [
         stage_part(graph, [graph.nodes[at] for at in bits(stage)], last=index == len(result.stages) - 1)
@@ -237,7 +249,8 @@ def _document(
                 index=index,
                 nodes=[node.id for node in part.nodes],
                 copied_nodes=len({copy for node in part.nodes for copy in node.copies}),
-                inputs=[StageInput(name=name, source=source[name]) for name in part.inputs] + _default_inputs(graph, part),
+                inputs=[StageInput(name=name, source=source[name]) for name in part.inputs]
+                + _default_inputs(graph, part),
                 outputs=[StageOutput(name=name, consumers=_consumers(graph, parts, name)) for name in part.outputs],
                 weight_bytes=cost.weight_bytes,
                 peak_activation_bytes=cost.peak_bytes,
@@ -294,7 +307,8 @@ def _consumers(graph: Graph, parts: list[Part], name: str) -> list[Peer]:
 
 
 def _tensors(graph: Graph, stages: list[Stage], costs: Costs) -> dict[str, Tensor]:
-    names = dict.fromkeys(item.name for stage in stages for item in (*stage.inputs, *stage.outputs))
+    names = dict.fromkeys(item.name for stage in stages for item in stage.inputs)
+    names |= dict.fromkeys(item.name for stage in stages for item in stage.outputs)
     return {name: _tensor(graph, name, costs) for name in names}
 
 

@@ -47,7 +47,9 @@ class Model:
     threads: intra-op threads; none of them spins, as in a replica. Raises ModelRejected where the file cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, level: Level = "served", threads: int = 1, profile_to: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, level: Level = "served", threads: int = 1, profile_to: Path | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = _LEVELS[level]
         options.intra_op_num_threads = threads
@@ -59,7 +61,7 @@ class Model:
             options.profile_file_prefix = str(profile_to)
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 (the binding raises a class of its own per status, with no common base)
+        except Exception as error:
             raise ModelRejected(f"ONNX Runtime cannot load {path}: {error}") from error
         self.inputs = {item.name: item.type for item in self._session.get_inputs()}
         self.outputs = {item.name: item.type for item in self._session.get_outputs()}
@@ -74,7 +76,7 @@ class Model:
             if BF16.ort in (*self.inputs.values(), *self.outputs.values()):
                 return self._run_as_ort_values(mine)
             return dict(zip(self.outputs, self._session.run(list(self.outputs), mine), strict=True))
-        except Exception as error:  # noqa: BLE001 (as above)
+        except Exception as error:
             raise ModelFailed(f"the model failed on sample input: {error}") from error
 
     def _run_as_ort_values(self, feeds: Mapping[str, Array]) -> Arrays:
@@ -95,7 +97,7 @@ class Model:
 
     def end_profile(self) -> dict[str, list[NodeProfile]]:
         """Profiles by node name, one entry per run. The session was made with `profile_to`."""
-        from pathlib import Path  # noqa: PLC0415 (only here is a path made, elsewhere it is a type)
+        from pathlib import Path
 
         file = Path(self._session.end_profiling())
         events = json.loads(file.read_text())

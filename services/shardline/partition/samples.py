@@ -83,5 +83,7 @@ def read_samples(graph: Graph, file: Path) -> Arrays:
     for name in graph.inputs:
         kind = BY_ONNX.get(graph.values[name].onnx_type)
         if kind is not None and kind is not BYTES and arrays[name].dtype != kind.numpy:
-            raise InvalidRequest(f"input {name!r} of {file} is {arrays[name].dtype}; the model takes {kind.numpy} ({kind.name})")
+            raise InvalidRequest(
+                f"input {name!r} of {file} is {arrays[name].dtype}; the model takes {kind.numpy} ({kind.name})"
+            )
     return {name: arrays[name] for name in graph.inputs}

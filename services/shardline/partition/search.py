@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardline.partition.problem import Costing, Mask, bits
-from shardline.partition.units import Units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from shardline.partition.units import Units
 
 MAX_EVALUATIONS = 300_000
 """Candidate stages that one search may cost: about half a minute on graphs of a thousand nodes."""
@@ -195,7 +196,12 @@ def least_latency(costing: Costing, masks: Sequence[Mask], stages: int, slowest_
         for ms, mask in [ordered[-1]] if stage == stages else window:
             found: list[_Partial] = []
             for before_ms, before, partials in starts:
-                if before & ~mask or before == mask or ms - before_ms > cap or not _allowed(costing, mask & ~before, cap):
+                if (
+                    before & ~mask
+                    or before == mask
+                    or ms - before_ms > cap
+                    or not _allowed(costing, mask & ~before, cap)
+                ):
                     continue
                 found += [_extended(costing, partial, mask & ~before) for partial in partials]
             if found:
@@ -265,5 +271,7 @@ def _best_move(costing: Costing, units: Units, stages: list[Mask], slowest: int)
             value = max(costing.busy_ms(grown), costing.busy_ms(shrunk))
             if value < best * (1 - 1e-6) and costing.fits(grown) and costing.fits(shrunk):
                 best = value
-                found = [grown if at == target else shrunk if at == slowest else stage for at, stage in enumerate(stages)]
+                found = [
+                    grown if at == target else shrunk if at == slowest else stage for at, stage in enumerate(stages)
+                ]
     return found

@@ -23,7 +23,11 @@ def infer_types(graph: Graph) -> None:
     """Fill `graph.values` with types and symbolic shapes of every value that inference reaches."""
     for name, value in _inferred(graph.model).items():
         known = graph.values.get(name)
-        if known is None or (known.onnx_type == 0 and value.onnx_type) or (known.shape is None and value.shape is not None):
+        if (
+            known is None
+            or (known.onnx_type == 0 and value.onnx_type)
+            or (known.shape is None and value.shape is not None)
+        ):
             graph.values[name] = value
 
 
@@ -36,7 +40,11 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Value]:
 def is_batched(graph: Graph) -> bool:
     """Whether the model has a batch axis: the first axis of every input and output is free."""
     ends = [graph.values.get(name) for name in (*graph.inputs, *graph.outputs)]
-    return bool(ends) and all(end is not None and bool(end.shape) and not isinstance(end.shape[0], int) for end in ends)
+    return bool(ends) and all(_is_free(end) for end in ends)
+
+
+def _is_free(end: Value | None) -> bool:
+    return end is not None and bool(end.shape) and not isinstance((end.shape or (0,))[0], int)
 
 
 def input_shapes(graph: Graph, batch: int, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -56,7 +64,9 @@ def input_shapes(graph: Graph, batch: int, dims: Mapping[str, int]) -> dict[str,
         )
     unknown = set(dims) - symbols
     if unknown:
-        raise InvalidRequest(f"the model has no dimension {sorted(unknown)[0]!r}; it has {', '.join(sorted(symbols)) or 'none'}")
+        raise InvalidRequest(
+            f"the model has no dimension {min(unknown)!r}; it has {', '.join(sorted(symbols)) or 'none'}"
+        )
     return shapes
 
 

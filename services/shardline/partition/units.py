@@ -77,7 +77,10 @@ def _arrange(problem: Problem, group: Sequence[int]) -> Units:
             members.append(0)
         members[position[unit]] |= 1 << at
     edges = {
-        (position[component[a]], position[component[b]]) for a in after for b in after[a] if component[a] != component[b]
+        (position[component[a]], position[component[b]])
+        for a in after
+        for b in after[a]
+        if component[a] != component[b]
     }
     return _sorted_units(members, edges)
 
@@ -86,8 +89,8 @@ def _components(after: dict[int, set[int]]) -> dict[int, int]:
     """Strongly connected components by Kosaraju's two passes: label -> representative."""
     order: list[int] = []
     seen: set[int] = set()
-    for start in after:
-        stack = [(start, iter(after[start]))] if start not in seen else []
+    for start, others in after.items():
+        stack = [(start, iter(others))] if start not in seen else []
         seen.add(start)
         while stack:
             label, rest = stack[-1]
@@ -99,8 +102,8 @@ def _components(after: dict[int, set[int]]) -> dict[int, int]:
                 seen.add(step)
                 stack.append((step, iter(after[step])))
     before: dict[int, list[int]] = {label: [] for label in after}
-    for label, others in after.items():
-        for other in others:
+    for label, targets in after.items():
+        for other in targets:
             before[other].append(label)
     component: dict[int, int] = {}
     for start in reversed(order):

@@ -70,7 +70,12 @@ class Verification:
 
 
 def verify(
-    stages: ExtractedStages, model_path: Path, *, given: Sequence[Arrays] = (), random_inputs: int = 3, progress: Progress = silent
+    stages: ExtractedStages,
+    model_path: Path,
+    *,
+    given: Sequence[Arrays] = (),
+    random_inputs: int = 3,
+    progress: Progress = silent,
 ) -> Verification:
     """Compare the stages with the whole model on `given` inputs and on random ones.
 
@@ -95,8 +100,16 @@ def verify(
 
 
 def _random_words(graph: Graph) -> str:
-    random = [node.op_type for node in graph.model.graph.node if node.op_type.startswith(("Random", "Multinomial", "Bernoulli"))]
-    return f"It draws random numbers ({random[0]}), so it cannot be compared" if random else "Do not serve this plan; report the model"
+    random = [
+        node.op_type
+        for node in graph.model.graph.node
+        if node.op_type.startswith(("Random", "Multinomial", "Bernoulli"))
+    ]
+    return (
+        f"It draws random numbers ({random[0]}), so it cannot be compared"
+        if random
+        else "Do not serve this plan; report the model"
+    )
 
 
 def _random_inputs(graph: Graph, stages: ExtractedStages, count: int) -> list[Arrays]:
@@ -113,7 +126,12 @@ def _random_inputs(graph: Graph, stages: ExtractedStages, count: int) -> list[Ar
 
 
 def compare(
-    graph: Graph, path: Path, stages: ExtractedStages, inputs: Sequence[Arrays], level: Level, progress: Progress = silent
+    graph: Graph,
+    path: Path,
+    stages: ExtractedStages,
+    inputs: Sequence[Arrays],
+    level: Level,
+    progress: Progress = silent,
 ) -> Verification:
     """Errors per output. One model is in memory at a time: the whole, then each stage."""
     steps = len(stages.models) + 1
@@ -134,9 +152,13 @@ def compare(
     )
 
 
-def _output_error(name: str, kind: str, wanted: Sequence[Mapping[str, Array]], found: Sequence[Mapping[str, Array]]) -> OutputError:
+def _output_error(
+    name: str, kind: str, wanted: Sequence[Mapping[str, Array]], found: Sequence[Mapping[str, Array]]
+) -> OutputError:
     datatype = BY_ORT[kind].name if kind in BY_ORT else kind
-    errors = [difference(expected[name], actual[name], datatype) for expected, actual in zip(wanted, found, strict=True)]
+    errors = [
+        difference(expected[name], actual[name], datatype) for expected, actual in zip(wanted, found, strict=True)
+    ]
     return OutputError(
         name,
         datatype,
@@ -155,7 +177,9 @@ def difference(expected: Array, actual: Array, datatype: str) -> tuple[float, fl
         return (0.0, 0.0) if same else (float("inf"), float("inf"))
     left, right = _as_float64(expected, datatype), _as_float64(actual, datatype)
     finite = np.isfinite(left)
-    if not np.array_equal(finite, np.isfinite(right)) or not np.array_equal(left[~finite], right[~finite], equal_nan=True):
+    if not np.array_equal(finite, np.isfinite(right)) or not np.array_equal(
+        left[~finite], right[~finite], equal_nan=True
+    ):
         return float("inf"), float("inf")
     if not finite.any():
         return 0.0, 0.0
