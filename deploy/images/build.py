@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Images from image.toml.
+"""Images from image.toml. Without arguments: archive cpu redis.
 
 build.py dockerfile [--check]             write deploy/images/Dockerfile, or say whether it is what would be written
 build.py archive [--out DIR] VARIANT...   cpu, cuda, redis: archives for `ctr images import`, made without Docker
@@ -184,13 +184,13 @@ def redis_archive(description: Description, out: Path) -> Path:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(dest="action", required=True)
+    actions = parser.add_subparsers(dest="action")
     actions.add_parser("dockerfile").add_argument("--check", action="store_true")
     archives = actions.add_parser("archive")
     archives.add_argument("variants", nargs="+", choices=["cpu", "cuda", "redis"])
     archives.add_argument("--out", type=Path, default=ROOT / "build/images")
     actions.add_parser("docker").add_argument("variant", choices=["cpu", "cuda"])
-    given = parser.parse_args()
+    given = parser.parse_args(sys.argv[1:] or ["archive", "cpu", "redis"])
     description = read_description()
     if given.action == "dockerfile":
         text = dockerfile(description)

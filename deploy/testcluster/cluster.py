@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A real Kubernetes cluster on this machine, without Docker, systemd or a registry. Linux, root, Python 3.11.
 
-cluster.py up [N]                     N nodes (default 1, at most 9), cluster DNS included; does nothing that is done already
+cluster.py up [N]                     N nodes (default 2, at most 9), cluster DNS included; does nothing that is done already
 cluster.py down                       ends every process, mount, namespace and cgroup of the cluster, also of a half-made one
 cluster.py exec NODE COMMAND...       run a command inside a node (1, 2, ...); node 1 also has the control plane
 cluster.py kubectl|helm ARGUMENTS...  as cluster-admin, inside node 1
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
     layout = read_layout()
     match arguments:
         case ["up", *number]:
-            up(layout, int(number[0]) if number else 1)
+            up(layout, int(number[0]) if number else 2)
         case ["down"]:
             down(layout)
         case ["exec", node, *command] if command:

@@ -69,7 +69,7 @@ class Controller:
     async def _lead(self) -> None:
         async with Workers(self._worker) as workers, asyncio.TaskGroup() as tasks:
             cache = self._cache = Cache(self._api, self._defaults["instance"], workers.wake)
-            members = MembersWatch(self._connection, REPLICA)
+            members = MembersWatch(self._connection, REPLICA, on_event=lambda _: self._wake_all(cache, workers))
             cache.members = members.members
             # Models last: their workers look at everything else.
             for reflector in reversed(cache.reflectors):
@@ -78,6 +78,10 @@ class Controller:
             tasks.create_task(members.run(), name="controller.members")
             tasks.create_task(self._confirm_members(cache), name="controller.confirm")
             tasks.create_task(self._count_traffic(cache, workers), name="controller.traffic")
+
+    def _wake_all(self, cache: Cache, workers: Workers) -> None:
+        for name in cache.models.objects:
+            workers.wake(name)
 
     def _worker(self, name: str) -> Worker:
         return Worker(name, self._api, self._cache, self._defaults, self._settings.resync_s)
@@ -102,8 +106,7 @@ class Controller:
             before = cache.traffic
             cache.traffic = await scraper.look(cache.router_addresses(), time.monotonic())
             if cache.traffic != before:
-                for name in cache.models.objects:
-                    workers.wake(name)
+                self._wake_all(cache, workers)
             await asyncio.sleep(TRAFFIC_S)
 
 

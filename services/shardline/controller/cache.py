@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardline.controller import contract
 from shardline.controller.api import DEPLOYMENT, MODEL, POD, SERVICE, SLICE, Api
-from shardline.controller.observed import Observed, Traffic, read_pod, read_pool
+from shardline.controller.observed import Observed, Pod, Traffic, Trouble, read_pod, read_pool
 from shardline.controller.reflect import Reflector
 from shardline.controller.spec import Manifest, ModelObject, read_model
 from shardline.core.cluster import ReplicaInfo, ReplicaState
@@ -47,7 +48,7 @@ class Cache:
         pods = list(_of(self._pods, model.name))
         return Observed(
             pools=tuple(read_pool(item) for item in _of(self._pools, model.name)),
-            pods=tuple(read_pod(item) for item in pods),
+            pods=tuple(doubted(read_pod(item), model.model, self.members) for item in pods),
             services={item["metadata"]["name"]: item for item in _of(self._services, model.name)},
             versions=served_versions(model.model, {item["metadata"]["name"] for item in pods}, self.members),
             traffic=self.traffic.get(model.model),
@@ -80,6 +81,22 @@ class Cache:
 def _of(reflector: Reflector, model: str) -> Iterable[Manifest]:
     found = reflector.objects.values()
     return [item for item in found if item["metadata"]["labels"].get(contract.LABEL_MODEL) == model]
+
+
+def doubted(pod: Pod, model: str, members: Mapping[str, ReplicaInfo]) -> Pod:
+    """The pod, not ready where its replica says in Redis that it serves nothing of the model: it could not load it.
+
+    A replica that Redis does not name is believed as kubelet sees it: Redis may be away.
+    """
+    for info in members.values():
+        if info.pod == pod.name and info.state is ReplicaState.READY and pod.ready:
+            if any(pool.model == model for pool in info.pools):
+                return pod
+            text = (
+                f"the replica could not load model '{model}'; `kubectl logs {pod.name}` has the reason (model.broken)"
+            )
+            return replace(pod, ready=False, trouble=Trouble("ModelBroken", text, 4))
+    return pod
 
 
 def served_versions(model: str, pods: set[str], members: Mapping[str, ReplicaInfo]) -> tuple[int, ...]:

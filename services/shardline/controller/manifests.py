@@ -176,8 +176,6 @@ def _environment(defaults: Mapping[str, Any], model: ModelObject) -> list[Manife
         contract.ENV_METRICS_PORT: str(contract.PORT_METRICS),
         contract.ENV_DRAIN: str(model.drain_s),
     }
-    if model.version:
-        told[contract.ENV_VERSIONS] = str(model.version)
     fields = {contract.ENV_POD: "metadata.name", contract.ENV_ADVERTISE: "status.podIP"}
     own: list[Manifest] = [{"name": name, "value": value} for name, value in told.items()]
     own += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]

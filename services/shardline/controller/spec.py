@@ -25,8 +25,8 @@ class RolloutMode(StrEnum):
 class ModelObject:
     """What a user wants.
 
-    model: name that clients call it by, and folder in the repository. version: 0 for what the model's config says.
-    replicas: of every stage, one number each. repository: the CRD's part, as it stands.
+    model: name that clients call it by, and folder in the repository. replicas: of every stage, one number each (one stage:
+    the whole model). repository: the CRD's part, as it stands.
     """
 
     name: str
@@ -34,7 +34,6 @@ class ModelObject:
     uid: str
     generation: int
     model: str
-    version: int
     replicas: tuple[int, ...]
     device: str
     repository: Manifest
@@ -59,7 +58,6 @@ def read_model(item: Mapping[str, Any]) -> ModelObject:
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         model=spec.get("model") or meta["name"],
-        version=int(spec.get("version") or 0),
         replicas=(replicas,),
         device=spec.get("device", "auto"),
         repository=dict(spec["repository"]),
