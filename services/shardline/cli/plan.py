@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 (typer reads the annotations when it runs)
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shardline.partition.plan import Plan
+    from shardline.partition.planning import PlanRequest
 
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _BITS = {"b/s": 1.0, "kb/s": 1e3, "Mb/s": 1e6, "Gb/s": 1e9, "Tb/s": 1e12}
@@ -80,12 +81,11 @@ def plan(
             raise Failure(error.message) from error
 
 
-def _run(model: Path, request: object, out: Path | None, *, as_json: bool) -> None:
+def _run(model: Path, request: PlanRequest, out: Path | None, *, as_json: bool) -> None:
     from shardline.partition.extract import extract
-    from shardline.partition.planning import PlanRequest, find_model, make_plan
+    from shardline.partition.planning import find_model, make_plan
     from shardline.partition.verify import verify
 
-    assert isinstance(request, PlanRequest)  # noqa: S101 (its module is imported only when the command runs)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
     )
@@ -175,7 +175,7 @@ def _cuts(made: Plan) -> Table:
             if item.source == "router":
                 continue
             tensor = made.tensors[item.name]
-            shape = f"[{', '.join(map(str, tensor.shape))}]"
+            shape = " x ".join(map(str, tensor.shape)) or "scalar"
             table.add_row(
                 str(item.source), str(stage.index), item.name, tensor.datatype, shape, size_words(tensor.bytes)
             )

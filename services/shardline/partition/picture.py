@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-
-from shardline.partition.plan import ROUTER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,20 +55,20 @@ class _Panel:
 def draw(plan: Plan, graph: Graph, folder: Path) -> tuple[Path, Path]:
     """Write `graph.svg` and `graph.png` into `folder`; returns both paths."""
     panels = _arrange(plan, graph)
-    width = max(panel.x + panel.width for panel in panels) + 2 * _PAD
-    bottom = min(panel.y - panel.height for panel in panels) - 1.3
-    figure = Figure(figsize=(max(7.0, width * 0.82), (2.0 - bottom) * 0.82), layout="constrained")
+    width = max(panel.x + panel.width for panel in panels) + 2 * _PAD + 2.6 * (len(panels) > 2)
+    bottom = min(panel.y - panel.height for panel in panels) - 0.3
+    figure = Figure(figsize=(max(7.0, width * 0.82), (1.6 - bottom) * 0.82), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_xlim(-_PAD, max(width, 8.5) - _PAD)
-    axes.set_ylim(bottom, 2.0)
+    axes.set_ylim(bottom, 1.6)
     _draw_title(axes, plan)
     for panel in panels:
         _draw_panel(axes, panel)
     _draw_cuts(axes, plan, panels)
     svg, png = folder / "graph.svg", folder / "graph.png"
-    FigureCanvasSVG(figure).print_svg(str(svg))
     FigureCanvasAgg(figure)
+    figure.savefig(str(svg))
     figure.savefig(str(png), dpi=110)
     return svg, png
 
@@ -116,7 +113,7 @@ def blocks_of(stage: Stage, graph: Graph) -> tuple[_Block, ...]:
 
 def _grouped(names: list[str]) -> list[tuple[str, list[str]]]:
     if len(names) <= _MOST_BLOCKS:
-        return [(name, [name]) for name in names]
+        return [(name.removesuffix(".node"), [name]) for name in names]
     for depth in (4, 3, 2, 1):
         groups: dict[str, list[str]] = {}
         for name in names:
@@ -124,7 +121,10 @@ def _grouped(names: list[str]) -> list[tuple[str, list[str]]]:
         if len(groups) <= _MOST_BLOCKS:
             return list(groups.items())
     size = -(-len(names) // (_MOST_BLOCKS // 2))
-    return [(f"{part[0]} …", part) for part in (names[at : at + size] for at in range(0, len(names), size))]
+    return [
+        (f"{part[0].removesuffix('.node')} …", part)
+        for part in (names[at : at + size] for at in range(0, len(names), size))
+    ]
 
 
 def _prefix(name: str, depth: int) -> str:
@@ -136,12 +136,12 @@ def _prefix(name: str, depth: int) -> str:
 
 def _draw_title(axes: Axes, plan: Plan) -> None:
     where = f"batch {plan.assumptions.batch}, times {plan.assumptions.costs}"
-    axes.text(0, 1.6, f"{plan.model.file}: {len(plan.stages)} stages, {where}", fontsize=12, weight="bold", va="center")
+    axes.text(0, 1.1, f"{plan.model.file}: {len(plan.stages)} stages, {where}", fontsize=12, weight="bold", va="center")
     words = (
         f"slowest stage {plan.slowest_ms:.2f} ms ({plan.distance:.0%} above the bound {plan.bound_ms:.2f}), "
         f"whole model {plan.whole_ms:.2f} ms, {plan.rows_per_s:.0f} rows/s, latency {plan.latency_ms:.2f} ms"
     )
-    axes.text(0, 1.15, words, fontsize=8.5, va="center", color="#333333")
+    axes.text(0, 0.55, words, fontsize=8.5, va="center", color="#333333")
 
 
 def _draw_panel(axes: Axes, panel: _Panel) -> None:
@@ -226,21 +226,33 @@ def _arrow(
 
 def _draw_cuts(axes: Axes, plan: Plan, panels: list[_Panel]) -> None:
     place = {panel.stage.index: panel for panel in panels}
+    side = max(panel.x + panel.width for panel in panels) + _SIDE_GAP / 2
     for panel in panels:
-        sources = [(item.source, item.name) for item in panel.stage.inputs if item.source != ROUTER]
-        origins = sorted({source for source, _ in sources if isinstance(source, int)})
+        sources = [(item.source, item.name) for item in panel.stage.inputs if isinstance(item.source, int)]
+        origins = sorted({source for source, _ in sources})
         for at, origin in enumerate(origins):
-            names = [name for source, name in sources if source == origin]
-            other = place[origin]
-            share = (at + 1) / (len(origins) + 1)
-            start = (other.x + other.width * (0.35 + 0.3 * share), other.y - other.height)
-            end = (panel.x + panel.width * share, panel.y)
-            _arrow(axes, start, end, bend=0.0, colour="#222222", width=1.8)
-            label = _cut_label(plan, names)
-            middle = ((start[0] + end[0]) / 2 + 0.15, (start[1] + end[1]) / 2)
-            axes.text(
-                *middle, label, fontsize=7, va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
-            )
+            label = _cut_label(plan, [name for source, name in sources if source == origin])
+            if place[origin].y - place[origin].height - panel.y > _LANE_GAP * 1.5:
+                _draw_bypass(axes, place[origin], panel, side, label)
+                side += _SIDE_GAP
+            else:
+                _draw_cut(axes, place[origin], panel, (at + 1) / (len(origins) + 1), label)
+
+
+def _draw_cut(axes: Axes, origin: _Panel, panel: _Panel, share: float, label: str) -> None:
+    start = (origin.x + origin.width / 2, origin.y - origin.height)
+    end = (panel.x + panel.width * (0.3 + 0.4 * share), panel.y)
+    _arrow(axes, start, end, bend=0.0, colour="#222222", width=1.8)
+    middle = ((start[0] + end[0]) / 2 + 0.15, (start[1] + end[1]) / 2)
+    axes.text(*middle, label, fontsize=7, va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+
+
+def _draw_bypass(axes: Axes, origin: _Panel, panel: _Panel, side: float, label: str) -> None:
+    """A tensor that passes stages by runs beside them."""
+    high, low = origin.y - origin.height * 0.7, panel.y - panel.height * 0.3
+    axes.plot([origin.x + origin.width, side, side], [high, high, low], color="#222222", linewidth=1.8)
+    _arrow(axes, (side, low), (panel.x + panel.width, low), bend=0.0, colour="#222222", width=1.8)
+    axes.text(side + 0.12, (high + low) / 2, label, fontsize=7, va="center")
 
 
 def _cut_label(plan: Plan, names: list[str]) -> str:

@@ -321,7 +321,9 @@ def _tensor(graph: Graph, name: str, costs: Costs) -> Tensor:
     value = graph.values.get(name)
     if value is None or not value.cuttable:
         raise ModelRejected(f"{graph.path}: {name!r} is no tensor of a data type that can be sent")
-    free = [-1 if dim is None else dim for dim in value.shape or ()]
+    named = {dim for end in graph.inputs for dim in graph.values[end].shape or ()}
+    # Inference invents symbols for what it does not know; they mean nothing to a reader of the plan.
+    free = [dim if isinstance(dim, int) or (dim is not None and dim in named) else -1 for dim in value.shape or ()]
     batch_axis = costs.batched and (name in costs.batch_axis or name in graph.inputs)
     return Tensor(
         datatype=BY_ONNX[value.onnx_type].name,
