@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OVERHEAD_BYTES = 160 * 2**20
 """What a replica holds without a model: the interpreter, ONNX Runtime, the links."""
+TIMED_STAGE_BYTES = 384 * 2**20
+"""Stages with more weights than this are not loaded to be timed, so that the planner stays below 1 GB whatever the model."""
 _CLOSE_ENOUGH = 0.05
 _ROUNDS = 3
 
@@ -101,7 +103,8 @@ def make_plan(model_path: Path, request: PlanRequest, progress: Progress = silen
     problem = problem_of(graph, costs, request)
     wanted = request.stages or (None if request.memory_per_pod else 1)
     result = split(problem, wanted)
-    if costs.measured and samples is not None and len(result.stages) > 1:
+    small = all(cost.weight_bytes <= TIMED_STAGE_BYTES for cost in result.costs)
+    if costs.measured and samples is not None and len(result.stages) > 1 and small:
         problem, result = _refined(graph, problem, result, samples, request, progress)
     return _document(graph, problem, result, costs, request, shapes)
 

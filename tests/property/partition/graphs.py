@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -68,7 +68,7 @@ class Builder:
         else:
             self.add_if(out)
 
-    def add(self, op: str, inputs: list[str], outputs: list[str], *, new: bool = True, **attributes: object) -> None:
+    def add(self, op: str, inputs: list[str], outputs: list[str], *, new: bool = True, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, outputs, **attributes))
         if new:
             self.values += outputs
@@ -77,7 +77,7 @@ class Builder:
         """Both branches capture a value from outside; the condition depends on another."""
         one, two, tested = self.pick(), self.pick(), self.pick()
         self.add("ReduceSum", [tested], [f"{out}r"], keepdims=0, new=False)
-        self.weights.append(numpy_helper.from_array(np.float32(0), f"{out}zero"))
+        self.weights.append(numpy_helper.from_array(np.array(0, np.float32), f"{out}zero"))
         self.add("Greater", [f"{out}r", f"{out}zero"], [f"{out}g"], new=False)
         branches = []
         for op, name in (("Sigmoid", one), ("Neg", two)):
