@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         (models.with_loop, 3),
         (models.with_odd_ends, 2),
         (models.quantised, 3),
-        (models.with_sequence, 3),
+        (models.with_sequence, 2),
         (models.with_batch_size, 3),
     ],
     ids=["products", "fp16", "functions", "loop", "odd ends", "quantised", "sequence", "batch size"],
@@ -70,7 +70,7 @@ def test_a_batch_size_is_computed_anew_in_each_stage_that_reads_it(tmp_path: Pat
 
 def test_a_value_that_is_no_tensor_never_crosses_a_cut(tmp_path: Path) -> None:
     path = models.save(models.with_sequence(), tmp_path)
-    plan = make_plan(path, PlanRequest(stages=3, estimate=True))
+    plan = make_plan(path, PlanRequest(stages=3))
     assert ["parted", "joined"] in [stage.nodes for stage in plan.stages]
 
 

@@ -89,7 +89,7 @@ def external(tmp_path: Path, location: str) -> Path:
 
 
 def test_a_missing_external_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelRejected, match="lost.bin, which is missing"):
+    with pytest.raises(ModelRejected, match=r"lost\.bin, which is missing"):
         make_plan(external(tmp_path, "lost.bin"), PlanRequest(stages=2, estimate=True))
 
 
