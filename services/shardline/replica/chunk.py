@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from shardline.core.cluster import PoolKey
 from shardline.core.datatypes import BY_NAME, BYTES, DataType
 from shardline.core.errors import InvalidRequest
@@ -46,8 +48,11 @@ class Head:
 
 
 def decode_head(data: bytes) -> Head:
-    """A RowHead's bytes as a Head. Raises InvalidRequest on an unknown data type."""
-    message = pb.RowHead.FromString(data)
+    """A RowHead's bytes as a Head. Raises InvalidRequest where they are not one, or on an unknown data type."""
+    try:
+        message = pb.RowHead.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest(f"link: not a RowHead ({error})") from None
     inputs = []
     for tensor in message.inputs:
         datatype = BY_NAME.get(tensor.datatype)

@@ -198,9 +198,9 @@ class Host:
             if not served.idle:
                 quiet_since = time.monotonic()
             await asyncio.sleep(_RETIRE_POLL_S)
-        if self._served.get(served.pool) is served:
+        if self._served.get(served.pool) is served:  # else it was loaded anew meanwhile, or retired by another call
             del self._served[served.pool]
-        self._set_state(served.spec.name, served.spec.version, "UNAVAILABLE", "unloaded")
+            self._set_state(served.spec.name, served.spec.version, "UNAVAILABLE", "unloaded")
         log.info("model.unloaded", model=served.spec.name, version=served.spec.version)
 
     def _set_state(self, model: str, version: int, state: str, reason: str = "") -> None:

@@ -25,6 +25,7 @@ Execute = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
 _SIZES_TO_TRY = (8, 32, 224, 1)
 """Sizes given to variable axes, until the model accepts one: a sequence, a small image, an image, a scalar."""
+_BF16_ONE = 0x3F80
 _TOLERANCE = {2: 3e-2, 4: 1e-3, 8: 1e-5}
 """Largest change of a probe row's answer, relative to its scale, by bytes per element."""
 
@@ -46,19 +47,21 @@ def warm_up(spec: ModelSpec, execute: Execute, buckets: Sequence[int], fit: Late
         return WarmUp(skipped=f"no generated input was accepted: {failure}")
     row = sample(spec, 1, size, rng)
     alone = execute(row, names)
+    largest = 2 if _runs(execute, _filled(row, 2), names) else 1
     because = ""
     for bucket in buckets if spec.batched else (1,):
-        because = because or _run_bucket(spec, execute, bucket, size, fit, Probe(row, alone, names))
+        because = because or _run_bucket(spec, execute, bucket, size, fit, Probe(row, alone, names, largest))
     return WarmUp(unbatched_because=because)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A row and its answer when it ran alone."""
+    """A row and its answer when it ran alone. largest: the largest whole number that its neighbours may hold."""
 
     row: Mapping[str, np.ndarray]
     alone: Sequence[np.ndarray]
     names: Sequence[str]
+    largest: int = 1
 
     def changed(self, together: Sequence[np.ndarray], bucket: int, kind: str) -> str:
         """Which output of the row is another one beside `kind` rows in a batch of `bucket`, "" where none is."""
@@ -74,9 +77,10 @@ class Probe:
 def _run_bucket(spec: ModelSpec, execute: Execute, bucket: int, size: int, fit: LatencyFit, probe: Probe) -> str:
     """Run the bucket beside random and beside NaN rows; returns why rows must not share it, "" where they may."""
     for kind in ("random", "NaN"):
-        feeds = sample(spec, bucket, size, np.random.default_rng(bucket))
+        rng = np.random.default_rng(bucket)
+        feeds = sample(spec, bucket, size, rng)
         if spec.batched:
-            feeds = _among(probe.row, feeds, kind if bucket > 1 else "random")
+            feeds = _among(probe, feeds, kind if bucket > 1 else "random", rng)
         started = time.monotonic()
         try:
             outputs = execute(feeds, probe.names)
@@ -123,19 +127,46 @@ def _values(datatype: DataType, shape: tuple[int, ...], rng: np.random.Generator
         strings[...] = "0"
         return strings
     if datatype is BF16:
-        return np.full(shape, 0x3F80, dtype=datatype.numpy)  # 1.0
+        return np.full(shape, _BF16_ONE, dtype=datatype.numpy)
     if datatype.numpy.kind == "f":
         return rng.standard_normal(shape).astype(datatype.numpy)
     # Small indices are valid for most gathers, and a mask of ones for most attention.
     return np.ones(shape, dtype=datatype.numpy)
 
 
-def _among(row: Mapping[str, np.ndarray], neighbours: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+def _among(
+    probe: Probe, neighbours: dict[str, np.ndarray], kind: str, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The probe's row among rows that differ from it, also in whole numbers: a model of token ids has no others."""
     for name, array in neighbours.items():
-        if kind == "NaN" and array.dtype.kind == "f":
-            array[...] = np.nan
-        array[len(array) // 2] = row[name][0]
+        if array.dtype.kind == "f":
+            if kind == "NaN":
+                array[...] = np.nan
+        elif array.dtype.kind in "iu" and not _is_bfloat16(array, probe.row[name]):
+            array[...] = rng.integers(1, probe.largest + 1, array.shape) if kind == "random" else probe.largest
+        array[len(array) // 2] = probe.row[name][0]
     return neighbours
+
+
+def _is_bfloat16(array: np.ndarray, row: np.ndarray) -> bool:
+    """Bit patterns of BF16 come as uint16, all of them 1.0: whole numbers in them would be denormal."""
+    return bool(array.dtype == np.uint16 and row.size and row.flat[0] == _BF16_ONE)
+
+
+def _filled(row: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """The row with `number` in place of its whole numbers."""
+    return {
+        name: np.full_like(array, number) if array.dtype.kind in "iu" and not _is_bfloat16(array, array) else array
+        for name, array in row.items()
+    }
+
+
+def _runs(execute: Execute, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> bool:
+    try:
+        execute(feeds, names)
+    except ModelFailed:
+        return False
+    return True
 
 
 def _change(expected: np.ndarray, found: np.ndarray) -> str:

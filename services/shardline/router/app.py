@@ -71,6 +71,7 @@ class Router:
         self._why = why
         self._named: set[str] = set()
         self._health_wanted = asyncio.Event()
+        self._health_wanted.set()  # the health service begins with SERVING, before any model is known
         self._cluster.on_change = self._health_wanted.set
 
     def _make_front(self) -> tuple[Front, str]:

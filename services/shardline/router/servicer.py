@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +13,7 @@ from shardline.core.errors import InvalidRequest, NotFound, ServingError, Unavai
 from shardline.pb.inference import grpc_service_pb2 as pb
 from shardline.pb.inference import grpc_service_pb2_grpc, model_config_pb2
 from shardline.router.validation import asked_version
-from shardline.wire.codec import varint
+from shardline.wire.codec import split_request, varint
 from shardline.wire.statuses import answered, code_of, trailing
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class _Stream:
     async def read(self, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
             await self._slots.acquire()
-            reply = _StreamReply(self)
+            reply = _StreamReply(self, message)
             self._requests[reply] = None
             request = self._dispatcher.submit(message, reply, None)
             if request is not None and reply in self._requests:
@@ -211,10 +212,11 @@ class _Stream:
 
 
 class _StreamReply:
-    __slots__ = ("_stream",)
+    __slots__ = ("_message", "_stream")
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _Stream, message: bytes) -> None:
         self._stream = stream
+        self._message = message
 
     def ok(self, body: bytes, receipt: str) -> None:
         # ModelStreamInferResponse.infer_response is field 2: the answer goes in as it is.
@@ -222,6 +224,9 @@ class _StreamReply:
 
     def fail(self, error: ServingError) -> None:
         response = pb.ModelStreamInferResponse(error_message=f"{error.status.name}: {error.message}")
+        # As Triton does: the id tells the client which of its requests failed.
+        with contextlib.suppress(InvalidRequest):
+            response.infer_response.id = split_request(self._message).request_id
         self._stream.answer(self, response.SerializeToString())
 
 

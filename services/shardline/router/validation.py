@@ -111,16 +111,24 @@ def check_raw(template: Template, sizes: Sequence[int]) -> None:
 
 
 def check_elements(template: Template, tensor: Tensor, data: Buffer) -> None:
-    """Check that a BYTES tensor holds as many whole elements as its shape says."""
+    """Check that a BYTES tensor holds as many whole elements of UTF-8 text as its shape says.
+
+    Text, since ONNX's strings are UTF-8: ONNX Runtime's Python interface cannot carry other bytes unchanged.
+    """
     expected = template.rows
     for dim in tensor.dims:
         expected *= dim
     found = 0
     try:
-        for _ in bytes_elements(data):
+        for start, end in bytes_elements(data):
             found += 1
+            bytes(data[start:end]).decode()
             if found > expected:
                 break
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"input '{tensor.name}': BYTES element {found - 1} is not UTF-8 text, as ONNX strings must be ({error})"
+        ) from None
     except ValueError as error:
         raise InvalidRequest(f"input '{tensor.name}': BYTES content is cut off: {error}") from None
     if found != expected:
@@ -135,11 +143,11 @@ def typed_contents(request: Any, template: Template) -> list[bytes]:
     """Typed contents (InferTensorContents) as raw ones, in the model's order."""
     out = []
     for tensor, position in zip(template.tensors, template.order, strict=True):
-        out.append(_typed(request.inputs[position], tensor, template.rows))
+        out.append(_typed(request.inputs[position], tensor, template))
     return out
 
 
-def _typed(message: Any, tensor: Tensor, rows: int) -> bytes:
+def _typed(message: Any, tensor: Tensor, template: Template) -> bytes:
     field = tensor.datatype.contents
     filled = [descriptor.name for descriptor, _ in message.contents.ListFields()]
     if field is None:
@@ -152,15 +160,15 @@ def _typed(message: Any, tensor: Tensor, rows: int) -> bytes:
             f"input '{tensor.name}': contents.{wrong[0]} is filled, {tensor.datatype.name} belongs into {field}"
         )
     values = getattr(message.contents, field)
-    expected = rows
+    expected = template.rows
     for dim in tensor.dims:
         expected *= dim
     if len(values) != expected:
         raise InvalidRequest(f"input '{tensor.name}': contents.{field} has {len(values)} elements, expected {expected}")
     if tensor.datatype is BYTES:
-        items = np.empty(len(values), dtype=object)
-        items[:] = list(values)
-        return encode_bytes(items)
+        raw = encode_bytes(values)
+        check_elements(template, tensor, raw)
+        return raw
     return _narrow(values, tensor)
 
 

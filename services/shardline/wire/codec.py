@@ -19,7 +19,7 @@ from shardline.core.errors import InvalidRequest
 from shardline.pb.inference import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Buffer = bytes | bytearray | memoryview
 Entry = TypeVar("Entry")
@@ -28,6 +28,7 @@ _ID = 3
 _RAW_INPUT = 7
 _RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited
 _ID_TAG = b"\x1a"  # field 3, length-delimited
+_LENGTH = struct.Struct("<I")
 _COPY_BELOW = 4096
 """Bytes below which a copy is cheaper than a view."""
 
@@ -206,22 +207,22 @@ def raw_prefix(size_bytes: int) -> bytes:
     return _RAW_OUTPUT_TAG + varint(size_bytes)
 
 
-def encode_bytes(array: np.ndarray) -> bytes:
-    """A BYTES tensor on the wire: each element as a 4-byte little-endian length and its bytes."""
+def encode_bytes(elements: Iterable[object]) -> bytes:
+    """BYTES elements on the wire, those of an array in row-major order: each a 4-byte little-endian length and its bytes.
+
+    What is not bytes goes as text.
+    """
     parts: list[bytes] = []
-    for item in array.ravel():
-        element = item.encode() if isinstance(item, str) else bytes(item)
-        parts.append(struct.pack("<I", len(element)))
+    for item in elements.flat if isinstance(elements, np.ndarray) else elements:
+        element = item if isinstance(item, bytes) else str(item).encode()
+        parts.append(_LENGTH.pack(len(element)))
         parts.append(element)
     return b"".join(parts)
 
 
-def decode_bytes(data: Buffer, shape: Sequence[int]) -> np.ndarray:
-    """Inverse of encode_bytes: an object array of `shape` holding bytes. The data was checked before."""
-    items = [bytes(data[at:end]) for at, end in bytes_elements(data)]
-    out = np.empty(len(items), dtype=object)
-    out[:] = items
-    return out.reshape(tuple(shape))
+def decode_bytes(data: Buffer) -> list[bytes]:
+    """Inverse of encode_bytes. Raises ValueError where the data ends inside an element."""
+    return [bytes(data[at:end]) for at, end in bytes_elements(data)]
 
 
 def bytes_elements(data: Buffer) -> Iterator[tuple[int, int]]:
@@ -229,25 +230,24 @@ def bytes_elements(data: Buffer) -> Iterator[tuple[int, int]]:
     at, size = 0, len(data)
     while at < size:
         if at + 4 > size:
-            raise ValueError(f"{size - at} bytes are left where a 4-byte length is expected")
+            raise ValueError(f"{size - at} bytes are left where a BYTES element's 4-byte length is expected")
         length = int.from_bytes(data[at : at + 4], "little")
         at += 4
         if at + length > size:
-            raise ValueError(f"an element of {length} bytes, {size - at} are left")
+            raise ValueError(f"a BYTES element of {length} bytes, {size - at} are left")
         yield at, at + length
         at += length
 
 
-def to_wire(array: np.ndarray, datatype: DataType) -> Buffer:
-    """An array's bytes as the protocol has them, without a copy where it is contiguous."""
-    if datatype is BYTES:
-        return encode_bytes(array)
-    contiguous = np.ascontiguousarray(array)
-    return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b""
-
-
 def from_wire(data: Buffer, datatype: DataType, shape: Sequence[int]) -> np.ndarray:
-    """An array over the wire's bytes, without a copy (read-only); [..] of `shape`."""
-    if datatype is BYTES:
-        return decode_bytes(data, shape)
-    return np.frombuffer(data, dtype=datatype.numpy).reshape(tuple(shape))
+    """An array of `shape` over the wire's bytes, without a copy (read-only).
+
+    BYTES become an object array of str: ONNX Runtime takes strings by str(), which would spell bytes out as b'...'.
+    Raises ValueError where the data does not fill the shape or an element is not UTF-8.
+    """
+    if datatype is not BYTES:
+        return np.frombuffer(data, dtype=datatype.numpy).reshape(tuple(shape))
+    items = [element.decode() for element in decode_bytes(data)]
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out.reshape(tuple(shape))
