@@ -69,7 +69,7 @@ class Lifecycle:
         """Drain when process `pid`, our parent, is gone; returns then, or at once for 0."""
         if pid == 0:
             return
-        while os.getppid() == pid:  # no event tells it
+        while os.getppid() == pid:  # noqa: ASYNC110  no event tells it
             await asyncio.sleep(_PARENT_POLL_S)
         self.drain(f"parent {pid} is gone")
 
