@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from shardline.cli.failure import one_line
+from shardline.cli.plan import plan
 
 app = typer.Typer(
     name="shardline",
@@ -196,6 +197,9 @@ def status(
         from shardline.cli.status import run_status
 
         run_status(redis, url, cluster, as_json=as_json)
+
+
+app.command(epilog="Example: shardline plan models/minilm --stages 2 --out stages")(plan)
 
 
 @app.command()

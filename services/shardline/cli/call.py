@@ -14,7 +14,7 @@ from shardline.cli.render import (
     json_values,
     print_json,
     print_table,
-    receipt_text,
+    receipt_lines,
     shape_text,
     values_text,
 )
@@ -80,8 +80,8 @@ def run_infer(
     print_table(("output", "type", "shape", "values"), answer_rows(answer), title=title)
     if not given:
         sys.stdout.write("The input was generated from the model's signature; --input sends yours.\n")
-    if answer.receipt:
-        sys.stdout.write(f"{receipt_text(answer.receipt)}\n")
+    for line in receipt_lines(answer.receipt):
+        sys.stdout.write(f"{line}\n")
 
 
 def answer_rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -101,7 +101,7 @@ def answer_json(model: str, answer: Answer) -> dict[str, Any]:
             for name, array in answer.items()
         },
         "latency_s": answer.latency_s,
-        "receipt": answer.receipt,
+        "receipt": list(answer.receipt),
     }
 
 

@@ -80,9 +80,23 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
-def receipt_text(receipt: Mapping[str, str]) -> str:
-    """The server's account of a call in one line."""
-    return " · ".join(f"{key} {value}" for key, value in sorted(receipt.items()))
+def receipt_lines(receipt: Sequence[Mapping[str, str]]) -> list[str]:
+    """The server's account of a call, a line per stage.
+
+    >>> receipt_lines([{"stage": "0", "replica": "r-1", "queue_us": "166", "compute_us": "96"}])
+    ['stage 0 on r-1: queue 166 µs, compute 96 µs']
+    """
+    return [_stage_line(stage) for stage in receipt]
+
+
+def _stage_line(stage: Mapping[str, str]) -> str:
+    facts = []
+    for key, value in stage.items():
+        if key.endswith("_us") and value.isdigit():
+            facts.append(f"{key.removesuffix('_us')} {duration_text(int(value) / 1e6)}")
+        elif key not in ("stage", "replica"):
+            facts.append(f"{key.replace('_', ' ')} {value}")
+    return f"stage {stage.get('stage', '0')} on {stage.get('replica', 'a replica')}: {', '.join(facts)}"
 
 
 def _value_text(value: object) -> str:

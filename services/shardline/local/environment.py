@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from shardline.local.options import ClusterOptions
 
 _QUIET_LEVEL = "warning"
+_QUIET_LIBRARIES = {"ORT_DISABLE_TELEMETRY": "1"}
+"""ONNX Runtime reports its use to its maker (from 1.32 on Linux, too). What a user serves is nobody's business
+unless they say so; it also leaves a file `.ses` among the temporary ones."""
 
 
 def metrics_ports(options: ClusterOptions) -> tuple[int, ...]:
@@ -39,7 +42,8 @@ def children(options: ClusterOptions, redis_url: str, folder: Path, cores: int) 
 def _python_child(role: str, at: int, settings: dict[str, str]) -> ChildSpec:
     named = {f"{PREFIX}{name}": value for name, value in settings.items()}
     # What else stands in the environment holds too: any SHARDLINE_ setting without a flag is set this way.
-    return ChildSpec(f"{role} {at}", role, (sys.executable, "-m", f"shardline.{role}"), {**os.environ, **named})
+    environment = {**_QUIET_LIBRARIES, **os.environ, **named}
+    return ChildSpec(f"{role} {at}", role, (sys.executable, "-m", f"shardline.{role}"), environment)
 
 
 def _shared(options: ClusterOptions, redis_url: str, folder: Path) -> dict[str, str]:

@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 Response = TypeVar("Response")
 
-RECEIPT_PREFIX = "shardline-"
-"""Trailing metadata with this prefix is the receipt: where the time went, and which replica answered."""
+RECEIPT = "shardline-receipt"
+"""Trailing metadata that says where the time went, and which replica answered: `key=value;…` per stage, joined by |."""
+
+Receipt = tuple[dict[str, str], ...]
 
 
 class CallFailed(Exception):
     """A call did not succeed.
 
     status: the gRPC status by name, such as UNAVAILABLE. message: the server's text, one line.
-    receipt: what the server said about the call, as in Answer.
     """
 
-    def __init__(self, status: str, message: str, receipt: Mapping[str, str]) -> None:
+    def __init__(self, status: str, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
-        self.receipt = dict(receipt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,15 @@ class ModelEntry:
 class Answer(dict[str, "Array"]):
     """Outputs by name, and what is known about the call.
 
-    version: that answered. latency_s: as this client saw it. receipt: the server's account, keys without prefix.
+    version: that answered. latency_s: as this client saw it. receipt: the server's account, a
+    dictionary per stage with times in microseconds (queue_us, compute_us …); empty from servers that send none.
     """
 
-    def __init__(self, outputs: Mapping[str, Array], version: str, latency_s: float, receipt: Mapping[str, str]):
+    def __init__(self, outputs: Mapping[str, Array], version: str, latency_s: float, receipt: Receipt):
         super().__init__(outputs)
         self.version = version
         self.latency_s = latency_s
-        self.receipt = dict(receipt)
+        self.receipt = receipt
 
 
 class InferenceClient:
@@ -247,17 +248,21 @@ async def _answered(call: Awaitable[Response]) -> Response:
 
 
 def _failed(error: grpc.aio.AioRpcError) -> CallFailed:
-    return CallFailed(
-        error.code().name, " ".join((error.details() or "no details").split()), _receipt(error.trailing_metadata())
-    )
+    return CallFailed(error.code().name, " ".join((error.details() or "no details").split()))
 
 
-def _receipt(metadata: Any) -> dict[str, str]:
-    return {
-        key.removeprefix(RECEIPT_PREFIX): value
-        for key, value in metadata or ()
-        if key.startswith(RECEIPT_PREFIX) and isinstance(value, str)
-    }
+def read_receipt(text: str) -> Receipt:
+    """The stages of a receipt; what is not a `key=value` is passed over.
+
+    >>> read_receipt("stage=0;queue_us=12|stage=1;queue_us=3")
+    ({'stage': '0', 'queue_us': '12'}, {'stage': '1', 'queue_us': '3'})
+    """
+    stages = (dict(pair.split("=", 1) for pair in stage.split(";") if "=" in pair) for stage in text.split("|"))
+    return tuple(stage for stage in stages if stage)
+
+
+def _receipt(metadata: Any) -> Receipt:
+    return next((read_receipt(value) for key, value in metadata or () if key == RECEIPT), ())
 
 
 def _tensors(tensors: Any) -> tuple[TensorMetadata, ...]:

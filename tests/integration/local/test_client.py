@@ -27,7 +27,7 @@ class Echo(GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         if request.model_name == "late":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "no replica of late:1;\n try again")
-        context.set_trailing_metadata((("shardline-replica", "r-1"), ("shardline-raw-bin", b"\x00"), ("other", "x")))
+        context.set_trailing_metadata((("other", "x"), ("shardline-receipt", "stage=0;queue_us=5|stage=1;queue_us=6")))
         response = pb.ModelInferResponse(model_name=request.model_name, model_version="7", id=request.id)
         for tensor in request.inputs:
             response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -75,7 +75,7 @@ async def test_an_answer_is_its_outputs_with_version_latency_and_receipt(client:
     answer = await client.infer("echo", {"x": x, "t": np.array(["a", "ä"], dtype=object)})
     assert np.array_equal(answer["x"], x)
     assert answer["t"].tolist() == [b"a", "ä".encode()]
-    assert (answer.version, answer.receipt) == ("7", {"replica": "r-1"})
+    assert (answer.version, answer.receipt) == ("7", ({"stage": "0", "queue_us": "5"}, {"stage": "1", "queue_us": "6"}))
     assert answer.latency_s > 0
 
 

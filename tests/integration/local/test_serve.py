@@ -65,7 +65,7 @@ def test_infer_answers_with_the_given_input_and_a_receipt(serving: LocalCluster)
     (output,) = document["outputs"].values()
     assert output == {"datatype": "FP32", "shape": [2, 4], "data": [[2, 3, 4, 5], [6, 7, 8, 9]]}
     assert document["version"] == "1"
-    assert document["receipt"]
+    assert document["receipt"][0]["batch_rows"] == "2"
 
 
 def test_infer_makes_an_input_up_where_none_is_given(serving: LocalCluster) -> None:
@@ -132,13 +132,10 @@ def test_a_killed_replica_is_replaced_and_nobody_notices(serving: LocalCluster) 
     assert "ended (killed by SIGKILL)" in serving.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything_in_order_and_leaves_nothing(
-    number: signal.Signals, repository: Path, tmp_path: Path
-) -> None:
+def test_sigterm_ends_everything_in_order_and_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     with LocalCluster(repository, tmp_path, "--replicas", "1") as cluster:
         cluster.start_ready()
-        cluster.signal(number)
+        cluster.signal(signal.SIGTERM)
         assert cluster.wait() == 0
         assert_nothing_left(cluster, 5)
         assert "killed" not in cluster.err

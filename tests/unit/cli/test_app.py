@@ -16,8 +16,8 @@ from shardline.cli.app import app
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("serve", "infer", "models", "load", "unload", "status", "version")
-HEAVY = ("grpc", "numpy", "redis", "rich", "pydantic", "onnx")
+COMMANDS = ("serve", "infer", "models", "load", "unload", "status", "plan", "version")
+HEAVY = ("grpc", "numpy", "redis", "pydantic", "onnx", "onnxruntime")
 
 
 def run(*arguments: str) -> Any:

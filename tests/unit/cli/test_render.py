@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shardline.cli.call import answer_json, answer_rows, explain, model_row
-from shardline.cli.render import duration_text, json_values, print_table, values_text
+from shardline.cli.render import duration_text, json_values, print_table, receipt_lines, values_text
 from shardline.cli.serve import Output, Terminal, line_for_people
 from shardline.local.readiness import broken_models, describe, first_answer
 from shardline.local.reporter import FirstAnswer
@@ -18,9 +18,8 @@ from shardline.wire.client import Answer, CallFailed, ModelEntry, ModelMetadata,
 if TYPE_CHECKING:
     from typing import Any
 
-ANSWER = Answer(
-    {"label": np.array([7], dtype=np.int64), "p": np.zeros((1, 10), np.float32)}, "3", 0.0021, {"rows": "1"}
-)
+RECEIPT = ({"stage": "0", "replica": "r-1", "queue_us": "166", "batch_rows": "1"},)
+ANSWER = Answer({"label": np.array([7], dtype=np.int64), "p": np.zeros((1, 10), np.float32)}, "3", 0.0021, RECEIPT)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,12 @@ def test_an_answer_is_a_row_per_output_and_one_json_document() -> None:
     assert answer_rows(ANSWER)[0] == ("label", "INT64", "[1]", "7")
     document = answer_json("digits", ANSWER)
     assert document["outputs"]["label"] == {"datatype": "INT64", "shape": [1], "data": [7]}
-    assert (document["model"], document["version"], document["receipt"]) == ("digits", "3", {"rows": "1"})
+    assert (document["model"], document["version"], document["receipt"]) == ("digits", "3", list(RECEIPT))
+
+
+def test_a_receipt_is_a_line_per_stage() -> None:
+    assert receipt_lines(RECEIPT) == ["stage 0 on r-1: queue 166 µs, batch rows 1"]
+    assert receipt_lines(()) == []
 
 
 def test_a_table_keeps_brackets_and_cuts_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +99,7 @@ def test_a_model_that_is_not_ready_shows_its_reason_and_no_tensors() -> None:
     ],
 )
 def test_a_failed_call_says_what_to_do_next(status: str, message: str, words: str) -> None:
-    assert words in explain(CallFailed(status, message, {}), "127.0.0.1:8001")
+    assert words in explain(CallFailed(status, message), "127.0.0.1:8001")
 
 
 def test_a_model_is_broken_only_if_none_of_its_versions_can_come() -> None:
