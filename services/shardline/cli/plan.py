@@ -136,10 +136,10 @@ def show(made: Plan, console: Console) -> None:
         "stage",
         "nodes",
         "weights",
-        "peak activations",
+        "peak",
         "pod memory",
         "compute ms",
-        "with receiving",
+        "busy ms",
         "replicas",
     ):
         table.add_column(heading, justify="right")
