@@ -20,7 +20,7 @@ async def caller(client: triton.InferenceServerClient, model: str, stop: Path, c
     image = triton.InferInput("image", [1, 64], "FP32")
     image.set_data_from_numpy(np.zeros((1, 64), np.float32))
     end = time.monotonic() + LONGEST_S
-    while time.monotonic() < end and not stop.exists():  # noqa: ASYNC240  a stat on tmpfs
+    while time.monotonic() < end and not stop.exists():
         try:
             await client.infer(model, [image], client_timeout=20.0)
             counts["ok"] += 1

@@ -79,11 +79,11 @@ class Release:
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
         return items
 
-    def serve(self, model: str, **spec: Any) -> None:
+    def serve(self, name: str, /, **spec: Any) -> None:
         manifest = {
             "apiVersion": "shardline.dev/v1alpha1",
             "kind": "Model",
-            "metadata": {"name": model},
+            "metadata": {"name": name},
             "spec": {"repository": {"hostPath": {"path": str(self.models)}}, **spec},
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(manifest))
@@ -111,11 +111,21 @@ class Release:
         return cluster("exec", "1", *CLI, "infer", model, "--url", self.address())
 
     @contextmanager
-    def load(self, model: str, callers: int = 16) -> Iterator[Load]:
+    def load(self, model: str, callers: int = 16, address: str = "") -> Iterator[Load]:
         """Calls from inside the cluster's network while the block runs; both ends see real work."""
         with tempfile.TemporaryDirectory() as folder:
             stop = Path(folder) / "stop"
-            command = [*CLUSTER, "exec", "1", sys.executable, str(LOAD), self.address(), model, str(callers), str(stop)]
+            command = [
+                *CLUSTER,
+                "exec",
+                "1",
+                sys.executable,
+                str(LOAD),
+                address or self.address(),
+                model,
+                str(callers),
+                str(stop),
+            ]
             running = Load(stop, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
             try:
                 time.sleep(2)  # load before, so that the fault meets calls in flight

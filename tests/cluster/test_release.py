@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.release import ROOT, VALUES, Release, cluster, until
+from tests.cluster.release import CLI, ROOT, VALUES, Release, cluster, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,15 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ROUTER = "app.kubernetes.io/component=router"
 REPLICA = "shardline.dev/model=digits"
 CHART = str(ROOT / "charts/shardline")
+
+
+def ended(release: Release, pod: str) -> bool:
+    return release.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}") == "Succeeded"
+
+
+def reached(address: str) -> bool:
+    command = ("exec", "1", *CLI, "infer", "digits", "--url", address)
+    return "digits version 1" in cluster(*command, check=False)
 
 
 def names(release: Release, selector: str) -> set[str]:
@@ -68,15 +78,6 @@ def test_a_rollout_completes_although_its_controller_is_killed(release: Release)
     before = names(release, REPLICA)
     release.serve("digits", replicas=2, drainSeconds=12)
     release.kubectl("delete", "pods", "-l", "app.kubernetes.io/component=controller", "--grace-period=0", "--force")
-    until("all pods are new", lambda: not before & names(release, REPLICA) and release.settled("digits"), 120)
-
-
-def test_a_rollout_completes_although_the_api_server_restarts(release: Release) -> None:
-    before = names(release, REPLICA)
-    release.serve("digits", replicas=2, drainSeconds=13)
-    cluster("restart", "1", "kube-apiserver")
-    ready = lambda: cluster("kubectl", "get", "--raw=/readyz", check=False) == "ok"  # noqa: E731
-    until("the API server is back", ready)
     until("all pods are new", lambda: not before & names(release, REPLICA) and release.settled("digits"), 120)
 
 
@@ -146,11 +147,7 @@ def test_a_strangers_pod_reaches_neither_redis_nor_replicas(release: Release) ->
             "run", name, "--image=shardline:dev", "--image-pull-policy=Never", "--restart=Never", f"--labels={labels}",
             "--command", "--", *command,
         )  # fmt: skip
-        phase = f"jsonpath={{.status.phase}}"  # noqa: F541
-        until(
-            "the pod ends",
-            lambda name=name, phase=phase: release.kubectl("get", "pod", name, "-o", phase) == "Succeeded",
-        )
+        until("the pod ends", functools.partial(ended, release, name))
         assert release.kubectl("logs", name).strip() == expected
         release.kubectl("delete", "pod", name)
 
@@ -188,3 +185,15 @@ def test_the_chart_lints(nodes: None, values: Path | None) -> None:
 def test_a_wrong_value_is_refused(nodes: None, wrong: str) -> None:
     with pytest.raises(AssertionError, match="values don't meet the specifications"):
         cluster("helm", "template", "r", CHART, "--set", wrong)
+
+
+def test_a_rollout_completes_although_the_api_server_restarts(release: Release) -> None:
+    before = names(release, REPLICA)
+    release.serve("digits", replicas=2, drainSeconds=13)
+    cluster("restart", "1", "kube-apiserver")
+    ready = lambda: cluster("kubectl", "get", "--raw=/readyz", check=False) == "ok"  # noqa: E731
+    until("the API server is back", ready)
+    until("all pods are new", lambda: not before & names(release, REPLICA) and release.settled("digits"), 120)
+    # kube-proxy hears of changes again only when its own back-off is over, which is not what is tested here.
+    address = release.address()
+    until("the service is reached again", lambda: reached(address), 120)
