@@ -134,7 +134,9 @@ def restart(layout: Layout, number: int, name: str) -> None:
 def status(layout: Layout) -> None:
     """Print the cluster's processes and their memory."""
     for pid in sorted(ours(layout)):
-        shown = subprocess.run(["ps", "-o", "pid=,rss=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        shown = subprocess.run(
+            ["ps", "-o", "pid=,rss=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
         print(shown.stdout.rstrip()[:140])
 
 

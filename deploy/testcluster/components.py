@@ -122,7 +122,10 @@ def worker(layout: Layout, number: int) -> Commands:
 def _pod_network(number: int) -> dict[str, object]:
     ipam = {"type": "host-local", "ranges": [[{"subnet": f"10.244.{number}.0/24"}]], "dataDir": "/run/ipam"}
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "isDefaultGateway": True, "ipMasq": False}
-    plugins = [{**bridge, "hairpinMode": True, "ipam": ipam}, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    plugins = [
+        {**bridge, "hairpinMode": True, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ]
     return {"cniVersion": "1.0.0", "name": "net", "plugins": plugins}
 
 

@@ -80,5 +80,7 @@ def read_layout() -> Layout:
     for folder in (work, binaries, HERE):
         for hidden in HIDDEN:
             if folder.is_relative_to(hidden):
-                sys.exit(f"{folder} cannot be used: {hidden} is hidden inside the nodes; set TESTCLUSTER_DIR / TESTCLUSTER_BIN")
+                sys.exit(
+                    f"{folder} cannot be used: {hidden} is hidden inside the nodes; set TESTCLUSTER_DIR / TESTCLUSTER_BIN"
+                )
     return Layout(work, binaries)

@@ -97,7 +97,9 @@ def start(layout: Layout, node: int, name: str, command: Sequence[str]) -> None:
 
 def stop(layout: Layout, node: int, name: str) -> None:
     """End a daemon inside a node and wait until it is gone."""
-    script = f"kill $(cat /run/{name}.pid); while kill -0 $(cat /run/{name}.pid); do sleep 0.1; done; rm /run/{name}.pid"
+    script = (
+        f"kill $(cat /run/{name}.pid); while kill -0 $(cat /run/{name}.pid); do sleep 0.1; done; rm /run/{name}.pid"
+    )
     subprocess.run(inside(layout, node, "sh", "-c", script), stderr=subprocess.DEVNULL, check=False)
 
 

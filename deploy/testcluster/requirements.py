@@ -66,7 +66,9 @@ def _check_namespaces() -> None:
 def _build(layout: Layout) -> None:
     if all((layout.binaries / name).exists() for name in BINARIES):
         return
-    missing = [f"{program} (Debian: {package})" for program, package in BUILD_PROGRAMS.items() if not shutil.which(program)]
+    missing = [
+        f"{program} (Debian: {package})" for program, package in BUILD_PROGRAMS.items() if not shutil.which(program)
+    ]
     if missing:
         sys.exit("missing, to build Kubernetes: " + ", ".join(missing))
     print("building Kubernetes, CoreDNS and Helm: about 4 minutes on two cores the first time", flush=True)

@@ -16,11 +16,15 @@ import tritonclient.grpc.aio as triton
 LONGEST_S = 120
 
 
+def goes_on(stop: Path, end: float) -> bool:
+    return time.monotonic() < end and not stop.exists()
+
+
 async def caller(client: triton.InferenceServerClient, model: str, stop: Path, counts: Counter[str]) -> None:
     image = triton.InferInput("image", [1, 64], "FP32")
     image.set_data_from_numpy(np.zeros((1, 64), np.float32))
     end = time.monotonic() + LONGEST_S
-    while time.monotonic() < end and not stop.exists():
+    while goes_on(stop, end):
         try:
             await client.infer(model, [image], client_timeout=20.0)
             counts["ok"] += 1
