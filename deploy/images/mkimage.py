@@ -87,16 +87,16 @@ def pack_image(archive: Path, name: str, layers: list[Path], config: Config) -> 
         "RepoTags": [name],
         "Layers": [f"{digest}/layer.tar" for _, digest, _ in packed],
     }
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(archive, "w") as whole:
         for member, content in ((f"{identity}.json", text), ("manifest.json", json.dumps([entry]).encode())):
             info = tarfile.TarInfo(member)
             info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            whole.addfile(info, io.BytesIO(content))
         for layer, digest, temporary in packed:
             info = tarfile.TarInfo(f"{digest}/layer.tar")
             info.size = layer.stat().st_size
             with layer.open("rb") as stream:
-                tar.addfile(info, stream)
+                whole.addfile(info, stream)
             if temporary:
                 layer.unlink()
     return identity
