@@ -204,7 +204,7 @@ def test_unloaded_models_are_not_found_until_they_are_loaded_again(
 
 def test_loading_or_unloading_what_is_not_there_is_not_found(client: triton.InferenceServerClient) -> None:
     for call in (client.load_model, client.unload_model):
-        with pytest.raises(InferenceServerException, match="NOT_FOUND.*no_such_model"):
+        with pytest.raises(InferenceServerException, match=r"NOT_FOUND.*no_such_model"):
             call("no_such_model")
 
 
@@ -264,14 +264,17 @@ def test_fresh_stubs_from_the_proto_files_call_the_server(pairs: ClusterProcess,
 def test_clusters_on_one_redis_do_not_see_each_other(redis_url: str, pairs: ClusterProcess, tmp_path: Path) -> None:
     models.save(tmp_path, "other", 1, models.add_one(), "max_batch_size: 4")
     name = f"{pairs.name}-other"
-    with ClusterProcess(redis_url, tmp_path, pairs.front, 1, 1, name, ("other",)) as other:
-        with channel(pairs) as ours, channel(other) as theirs:
-            for opened, mine, foreign in ((ours, "add", "other"), (theirs, "other", "add")):
-                stub = service_pb2_grpc.GRPCInferenceServiceStub(opened)
-                stub.ModelInfer(raw_request(mine, {"x": ROW}), timeout=TIMEOUT_S)
-                with pytest.raises(grpc.RpcError) as caught:
-                    stub.ModelInfer(raw_request(foreign, {"x": ROW}), timeout=TIMEOUT_S)
-                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    with (
+        ClusterProcess(redis_url, tmp_path, pairs.front, 1, 1, name, ("other",)) as other,
+        channel(pairs) as ours,
+        channel(other) as theirs,
+    ):
+        for opened, mine, foreign in ((ours, "add", "other"), (theirs, "other", "add")):
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(opened)
+            stub.ModelInfer(raw_request(mine, {"x": ROW}), timeout=TIMEOUT_S)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ModelInfer(raw_request(foreign, {"x": ROW}), timeout=TIMEOUT_S)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_router_without_replicas_is_live_and_not_ready(redis_url: str, pairs: ClusterProcess, tmp_path: Path) -> None:
