@@ -17,6 +17,7 @@ from shardline.replica.served import Served
 from shardline.wire.link import PROTOCOL
 
 if TYPE_CHECKING:
+    from shardline.core.models import Batching
     from shardline.replica.answers import LinkAnswers
     from shardline.replica.scheduler import Scheduler
     from shardline.wire.codec import Buffer
@@ -57,18 +58,19 @@ class Intake:
     def _group(self, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
         """Queue a group whose frames begin at `at`; returns where the next group's begin."""
         calls = list(group.calls)
+        end = len(frames)  # where the group's own end is unknown, nothing after it can be told apart
         try:
             head = self._head(group.head)
             count = len(head.inputs) if group.joined else len(head.inputs) * len(calls)
-            if at + count > len(frames) or len(group.rows) != len(calls):
-                raise InvalidRequest(f"link: {len(frames) - at} frames arrived, expected {count}")
+            if at + count > len(frames) or not _is_whole(group):
+                raise InvalidRequest(f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing")
+            end = at + count
             served = self._serving(head.pool)
-            for chunk in _chunks(head, peer, group, frames[at : at + count], now, served.spec.batched):
+            for chunk in _chunks(head, peer, group, frames[at:end], now, served.spec.batching):
                 self._scheduler.submit(served, chunk)
         except ServingError as error:
             self._answers.refuse_peer(peer, calls, error)
-            return at + (0 if isinstance(error, InvalidRequest) else count)
-        return at + count
+        return end
 
     def _head(self, data: bytes) -> Head:
         head = self._heads.get(data)
@@ -88,13 +90,21 @@ class Intake:
         return served
 
 
+def _is_whole(group: pb.RowGroup) -> bool:
+    """Whether every call has its numbers."""
+    calls = len(group.calls)
+    return len(group.rows) == calls and all(len(numbers) in (0, calls) for numbers in (group.deadline_ms, group.priority))
+
+
 def _chunks(
-    head: Head, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], now: float, batched: bool
+    head: Head, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], now: float, batching: Batching
 ) -> list[Chunk]:
     """The group's calls as chunks: one where its rows are joined and of one priority, else one per call."""
     calls, rows = list(group.calls), list(group.rows)
     deadlines = [now + ms * 1e-3 if ms else NO_DEADLINE for ms in group.deadline_ms] if group.deadline_ms else None
-    priorities = list(group.priority)
+    # A group without priorities has the model's default: 0 would overtake the most urgent, which is 1.
+    priorities = list(group.priority) or [batching.default_priority] * len(calls)
+    batched = batching.max_rows > 0
     width = len(head.inputs)
     if group.joined:
         total = sum(rows)
@@ -119,7 +129,7 @@ def _chunks(
             None if deadlines is None else [deadlines[index]],
             NO_DEADLINE if deadlines is None else deadlines[index],
             now,
-            priorities[index] if priorities else 0,
+            priorities[index],
         )
         for index, call in enumerate(calls)
     ]

@@ -93,7 +93,7 @@ class Dispatcher:
             reply.fail(error)
             return None
         self._launch(request, now)
-        return request
+        return None if request.done else request
 
     def _admit(self, message: bytes, reply: Reply, timeout_s: float | None, now: float) -> Request:
         size = len(message)
@@ -146,9 +146,10 @@ class Dispatcher:
                 for start, end in row_ranges(template.rows, largest)
             ]
         request.left = len(request.parts)
-        for part in request.parts:
+        parts = request.parts
+        for part in parts:
             self._send(part, now)
-            if request.done:
+            if request.done or request.parts is not parts:  # failed, or begun anew with another version
                 return
 
     def _send(self, part: Part, now: float) -> None:
@@ -314,7 +315,7 @@ class Dispatcher:
         """
         now = time.monotonic()
         for part in parts:
-            if part.request.done:
+            if part.request.done or part not in part.request.parts:  # answered, or begun anew by an earlier part
                 continue
             part.tried = (*part.tried, member)
             if part.attempts >= _MAX_ATTEMPTS:
