@@ -166,9 +166,11 @@ def test_a_run_that_nobody_waits_for_is_ended(stub: Any, cluster: ClusterProcess
     assert statistics(stub, "slow").execution_count == before
 
 
-def test_urgent_rows_overtake_those_that_wait(stub: Any) -> None:
+def test_urgent_rows_overtake_those_that_wait(stub: Any, cluster: ClusterProcess) -> None:
     order: list[str] = []
+    (router,) = cluster.role("router")
     busy = keep_busy(stub)
+    eventually(lambda: router.value("shardline_bytes_in_flight") > 0, "the router has taken the slow request")
     calls = []
     for name, priority in (("default", 0), ("low", 2), ("default", 0), ("urgent", 1)):
         request = raw_request("ranked", {"x": ROW})
