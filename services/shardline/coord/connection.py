@@ -7,6 +7,7 @@ goes out (`Breaker`), so a caller on a request's path never pays more than one t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -28,7 +29,7 @@ from shardline.coord.errors import RedisAway, RedisRefused
 from shardline.coord.keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,10 @@ class Connection:
 
     async def guarded(self, operation: Callable[[], Awaitable[T]], *, probe: bool) -> T:
         """Run an operation on Redis in bounded time. Raises RedisAway and RedisRefused, nothing else of redis-py."""
+        with _no_cancellation_lost():
+            return await self._attempt(operation, probe)
+
+    async def _attempt(self, operation: Callable[[], Awaitable[T]], probe: bool) -> T:
         if not probe and not self._breaker.allows(time.monotonic()):
             raise RedisAway(self._why, retry_after_s=self._breaker.cap_s)
         try:
@@ -241,7 +246,8 @@ class Subscription:
     async def next(self, timeout_s: float) -> tuple[str, bytes] | None:
         """The next (channel, payload), or None when timeout_s passed without one. Raises RedisAway."""
         try:
-            answer = await self._socket.read_response(timeout=timeout_s, disconnect_on_error=False)
+            with _no_cancellation_lost():
+                answer = await self._socket.read_response(timeout=timeout_s, disconnect_on_error=False)
         except (exceptions.TimeoutError, TimeoutError):
             return None
         except (exceptions.RedisError, OSError) as error:
@@ -260,6 +266,22 @@ class Subscription:
         except BaseException:
             await self._socket.disconnect(nowait=True)
             raise
+
+
+@contextlib.contextmanager
+def _no_cancellation_lost() -> Iterator[None]:
+    """Raise the CancelledError of this task that redis-py swallowed.
+
+    Its asyncio client loses cancellations that come while it connects or gives a connection back (redis-py 2551 is
+    one report; 8.1 still does): the task would run on, and whoever cancelled it would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _digest(text: str) -> str:
@@ -299,8 +321,7 @@ def _options(url: str, access: Access, timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "lib_name": None,
-        "lib_version": None,
+        "driver_info": None,  # CLIENT SETINFO is Redis 7.2
     }
     if access.username:
         options["username"] = access.username

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from shardline.replica.chunk import Chunk
     from shardline.replica.served import Served
 
+_WITHIN_HEADER_BELOW = 16384
+
 Send = Callable[[bytes, bytes, Sequence[Buffer]], bool]
 
 
@@ -75,14 +77,18 @@ class LinkAnswers:
         for chunk in chunks:
             group.calls.extend(chunk.calls)
             group.rows.extend(chunk.rows)
-        group.joined = all(array.dtype != object for array in arrays)
-        self._frames(outbox, group, arrays, served.spec.batched)
+        self._tensors(outbox, group, arrays, batched=served.spec.batched)
         group.receipt.append(self._receipt(batch, chunks))
         outbox.reports[str(served.pool)] = served
 
-    def _frames(self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], batched: bool) -> None:
-        if group.joined:
-            outbox.frames.extend(_as_buffer(array) for array in arrays)
+    def _tensors(self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], *, batched: bool) -> None:
+        """Small outputs go within the header, large ones as frames that are views, strings as frames of each call."""
+        if all(array.dtype != object for array in arrays):
+            if sum(array.nbytes for array in arrays) < _WITHIN_HEADER_BELOW:
+                group.columns.extend(array.tobytes() for array in arrays)
+            else:
+                group.joined = True
+                outbox.frames.extend(_as_buffer(array) for array in arrays)
             return
         at = 0
         for rows in group.rows:

@@ -61,9 +61,11 @@ class Intake:
         end = len(frames)  # where the group's own end is unknown, nothing after it can be told apart
         try:
             head = self._head(group.head)
-            count = len(head.inputs) if group.joined else len(head.inputs) * len(calls)
-            if at + count > len(frames) or not _is_whole(group):
-                raise InvalidRequest(f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing")
+            count = 0 if group.columns else len(head.inputs) * len(calls)
+            if at + count > len(frames) or not _is_whole(group, len(head.inputs)):
+                raise InvalidRequest(
+                    f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing"
+                )
             end = at + count
             served = self._serving(head.pool)
             for chunk in _chunks(head, peer, group, frames[at:end], now, served.spec.batching):
@@ -90,10 +92,15 @@ class Intake:
         return served
 
 
-def _is_whole(group: pb.RowGroup) -> bool:
-    """Whether every call has its numbers."""
+def _is_whole(group: pb.RowGroup, inputs: int) -> bool:
+    """Whether every call has its numbers and every input its column."""
     calls = len(group.calls)
-    return len(group.rows) == calls and all(len(numbers) in (0, calls) for numbers in (group.deadline_ms, group.priority))
+    return (
+        len(group.rows) == calls
+        and len(group.deadline_ms) in (0, calls)
+        and len(group.priority) in (0, calls)
+        and len(group.columns) in (0, inputs)
+    )
 
 
 def _chunks(
@@ -106,10 +113,10 @@ def _chunks(
     priorities = list(group.priority) or [batching.default_priority] * len(calls)
     batched = batching.max_rows > 0
     width = len(head.inputs)
-    if group.joined:
+    if group.columns:
         total = sum(rows)
         earliest = NO_DEADLINE if deadlines is None else min(deadlines)
-        arrays = arrays_of(head, frames, total, batched)
+        arrays = arrays_of(head, group.columns, total, batched)
         chunk = Chunk(head, peer, calls, rows, total, arrays, deadlines, earliest, now)
         if len(set(priorities)) <= 1:
             chunk.priority = priorities[0] if priorities else 0

@@ -13,7 +13,7 @@ from shardline.core.errors import ModelRejected
 from shardline.core.models import Batching, BatchingMode, Execution, Stages, TensorSpec, default_buckets
 from shardline.pb.inference import model_config_pb2
 from shardline.repository.features import BACKEND, PLATFORM, check_features
-from shardline.repository.layout import DEFAULT_MODEL_FILENAME, shown
+from shardline.repository.layout import DEFAULT_MODEL_FILENAME, one_line, shown
 from shardline.repository.padding import check_padding, check_trimming
 from shardline.repository.parameters import MAX_ROWS, PREFIX, Settings, parse_parameters
 from shardline.repository.tensors import can_batch, merge_tensors, seems_unbatched
@@ -52,7 +52,7 @@ def merge(model: str, parsed: ParsedConfig, signature: Signature, *, default_max
     try:
         return _merge(model, parsed, signature, default_max_batch)
     except ModelRejected as error:
-        raise ModelRejected(f"{parsed.source}: {error.message}") from error
+        raise ModelRejected(f"{parsed.source}: {one_line(error.message)}") from error
 
 
 def _merge(model: str, parsed: ParsedConfig, signature: Signature, default_max_batch: int) -> Merged:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
-from shardline.repository.layout import shown
+from shardline.repository.layout import one_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ class BadField(Exception):
     """A field of the mapping is unknown or of the wrong kind. path: where it stands."""
 
     def __init__(self, path: FieldPath, reason: str) -> None:
-        super().__init__(f"{written(path)}: {reason}" if path else reason)
+        super().__init__(f"{one_line(written(path))[:400]}: {reason}" if path else reason)
         self.path = path
 
 

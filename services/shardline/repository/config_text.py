@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from shardline.core.errors import ModelRejected
 from shardline.pb.inference import model_config_pb2
 from shardline.repository import config_mapping, config_yaml
-from shardline.repository.layout import shown
+from shardline.repository.layout import one_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def _from_json(text: str, source: str, draft: Message) -> None:
     except json.JSONDecodeError as error:
         raise ModelRejected(f"{_at(source, error.lineno)}: not JSON: {error.msg}") from error
     except (config_mapping.BadField, ValueError) as error:
-        raise ModelRejected(f"{source}: {error}") from error
+        raise ModelRejected(f"{source}: {one_line(str(error))}") from error
 
 
 def _from_yaml(text: str, source: str, draft: Message) -> None:

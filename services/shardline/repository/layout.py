@@ -52,6 +52,11 @@ def shown(text: str, limit: int = 80) -> str:
     return ascii(text if len(text) <= limit else text[:limit] + "…")
 
 
+def one_line(text: str) -> str:
+    """Text that may hold outside names, with every character escaped that does not print (line ends, control)."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def open_root(repository: Path) -> Path:
     """The repository's real path. Raises NotFound, in one line, when it is not a readable folder."""
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shardline.core.errors import ModelRejected
 from shardline.core.models import BatchingMode, Padding, Stages
 from shardline.repository.config_mapping import nearest
-from shardline.repository.layout import shown
+from shardline.repository.layout import one_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def _parse_one(key: str, text: str) -> tuple[str, str, object]:
         return name, tensor, row.parse(text.strip())
     except ValueError as error:
         raise ModelRejected(
-            f"parameters: {key} is {shown(text)}, but {error}; an example is {row.example!r}"
+            f"parameters: {one_line(key)} is {shown(text)}, but {error}; an example is {row.example!r}"
         ) from error
 
 

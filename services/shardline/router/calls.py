@@ -86,10 +86,19 @@ class Request:
         self.done = False
 
 
+class Burst:
+    """Parts that went out as one message. left: those without an answer yet."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
 class Part:
     """A row range of a request, on its way to one replica. wire_id: new for each attempt, so a late answer is known."""
 
-    __slots__ = ("attempts", "member", "request", "rows", "start", "tensors", "tried", "wire_id")
+    __slots__ = ("attempts", "burst", "member", "request", "rows", "start", "tensors", "tried", "wire_id")
 
     def __init__(self, request: Request, start: int, rows: int, tensors: Sequence[Buffer]) -> None:
         self.request = request
@@ -97,6 +106,7 @@ class Part:
         self.rows = rows
         self.tensors = tensors
         self.member: Member | None = None
+        self.burst: Burst | None = None
         self.wire_id = 0
         self.attempts = 0
         self.tried: tuple[Member, ...] = ()

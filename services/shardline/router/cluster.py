@@ -75,7 +75,9 @@ class Cluster:
         member = self.members.get(info.id)
         if member is None:
             log.info("replica.joined", replica=info.id, link=info.link, device=info.device)
-            member = Member(info, self._context, self._dispatcher.receive, self.rebuild, self._lost)
+            member = Member(
+                info, self._context, self._dispatcher.receive, self.rebuild, self._lost, self._dispatcher.touch
+            )
             self.members[info.id] = member
             self._controls[info.id] = Control(info.control)
         if info.pools != member.info.pools or not member.descriptions:

@@ -177,9 +177,10 @@ class Dispatcher:
         part.wire_id = self._next_id
         part.attempts += 1
         member.put(part)
-        self._touch(member)
+        self.touch(member)
 
-    def _touch(self, member: Member) -> None:
+    def touch(self, member: Member) -> None:
+        """The member has something to send: flush it at the end of this turn."""
         self._dirty[id(member)] = member
         if not self._flushing:
             self._flushing = True
@@ -211,14 +212,13 @@ class Dispatcher:
             head = self._heads[group.head] = decode_result_head(group.head)
         receipt = receipt_text(group.receipt)
         width = len(head.outputs)
-        if not group.joined:
-            for index, wire_id in enumerate(group.calls):
-                part = member.take(wire_id)
-                if part is not None:
-                    first = at + index * width
-                    self._answer(part, PartAnswer(head, frames[first : first + width], receipt), now)
-            return at + len(group.calls) * width
-        columns = frames[at : at + width]
+        if group.columns:
+            columns: Sequence[Buffer] = group.columns
+        elif group.joined:
+            columns = frames[at : at + width]
+            at += width
+        else:
+            return self._loose_results(member, group, head, frames[at:], receipt, now) + at
         sizes = [output.row_bytes for output in head.outputs]
         row = 0
         single = width == 1
@@ -232,7 +232,25 @@ class Dispatcher:
                     tensors = [column[row * size : end * size] for column, size in zip(columns, sizes, strict=True)]
                 self._answer(part, PartAnswer(head, tensors, receipt), now)
             row = end
-        return at + width
+        return at
+
+    def _loose_results(
+        self,
+        member: Member,
+        group: pb.ResultGroup,
+        head: ResultHead,
+        frames: Sequence[Buffer],
+        receipt: str,
+        now: float,
+    ) -> int:
+        """Results with frames of their own for each call; returns how many frames they took."""
+        width = len(head.outputs)
+        for index, wire_id in enumerate(group.calls):
+            part = member.take(wire_id)
+            if part is not None:
+                tensors = frames[index * width : (index + 1) * width]
+                self._answer(part, PartAnswer(head, tensors, receipt), now)
+        return len(group.calls) * width
 
     def _answer(self, part: Part, answer: PartAnswer, now: float) -> None:
         request = part.request
@@ -335,7 +353,7 @@ class Dispatcher:
         for part in request.parts:
             if part.member is not None and part.wire_id in part.member.in_flight:
                 part.member.cancel(part)
-                self._touch(part.member)
+                self.touch(part.member)
 
     def _fail(self, request: Request, error: ServingError) -> None:
         if request.done:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from shardline.core.cluster import PoolKey, ReplicaInfo, ReplicaState
 from shardline.ops import logs
 from shardline.pb.shardline.v1 import replica_pb2 as pb
+from shardline.router.calls import Burst
 from shardline.router.policy import Candidate
 from shardline.wire.link import PROTOCOL, LinkClient, LinkContext
 
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
+_BURSTS = 2
+"""Unanswered messages beyond which small rows of fast models are held: one is executed, one waits for it."""
+_SLOW_MS = 2.0
+"""Predicted time of one row from which a model is not fast: its rows queue at the replica, where batches form."""
+
 
 class Member:
     """One replica. The callbacks run in the event loop.
 
     on_message(member, message, frames): what it says. on_change(): it became usable or stopped being so.
     on_lost(member, parts): the link broke with these parts in flight; they are no longer counted here.
+    on_room(member): what was held may be flushed.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class Member:
         on_message: Callable[[Member, pb.FromReplica, list[Buffer]], None],
         on_change: Callable[[], None],
         on_lost: Callable[[Member, list[Part]], None],
+        on_room: Callable[[Member], None],
     ) -> None:
         self.info = info
         self.descriptions: dict[PoolKey, Description] = {}
@@ -46,10 +54,13 @@ class Member:
         self._on_message = on_message
         self._on_change = on_change
         self._on_lost = on_lost
+        self._on_room = on_room
         self._groups: dict[bytes, list[Part]] = {}
         self._cancelled: list[int] = []
         self._reported_rows: dict[str, int] = {}
         self._reported_at = 0.0
+        self._row_ms: dict[str, float] = {}
+        self._bursts = 0
         self.link = LinkClient(context, info.link, self._receive, self._up, self._lost)
 
     @property
@@ -77,6 +88,14 @@ class Member:
         part = self.in_flight.pop(wire_id, None)
         if part is not None:
             self.own_rows -= part.rows
+            burst = part.burst
+            if burst is not None:
+                part.burst = None
+                burst.left -= 1
+                if burst.left == 0:
+                    self._bursts -= 1
+                    if self._groups:
+                        self._on_room(self)
         return part
 
     def cancel(self, part: Part) -> None:
@@ -95,19 +114,39 @@ class Member:
         return bool(self._groups or self._cancelled)
 
     def flush(self, now: float) -> None:
-        """Send what was put and cancelled since the last flush, as one message."""
+        """Send what was put and cancelled since the last flush, as one message.
+
+        Small rows for a fast model are held while two messages are unanswered, and go out together when one is
+        answered: a message costs as much as the work of many such rows (the idea of RFC 896, by replies instead of acks).
+        """
         message = pb.ToReplica(protocol=PROTOCOL)
         frames: list[Buffer] = []
+        sent: list[Part] = []
         groups, self._groups = self._groups, {}
         for head, parts in groups.items():
-            if parts:
-                _add_group(message, frames, head, parts, now)
+            if not parts:
+                continue
+            if self._bursts >= _BURSTS and self._is_fast(parts[0]):
+                self._groups[head] = parts
+                continue
+            _add_group(message, frames, head, parts, now)
+            burst = Burst(len(parts))
+            for part in parts:
+                part.burst = burst
+            self._bursts += 1
+            sent += parts
         if self._cancelled:
             message.cancelled.extend(self._cancelled)
             self._cancelled = []
+        elif not sent:
+            return
         if not self.link.send(message.SerializeToString(), frames):
             # Lost or choked: the parts go elsewhere; cancellations are moot.
-            self._lose([part for parts in groups.values() for part in parts])
+            self._lose(sent)
+
+    def _is_fast(self, part: Part) -> bool:
+        prepared = part.request.prepared
+        return prepared.joined and self._row_ms.get(prepared.serving.pool_text, _SLOW_MS) < _SLOW_MS
 
     def _lose(self, parts: list[Part]) -> None:
         lost = [part for part in parts if self.take(part.wire_id) is not None]
@@ -127,6 +166,7 @@ class Member:
             self._reported_at = time.monotonic()
             for load in message.loads:
                 self._reported_rows[load.pool] = load.queue_rows + load.running_rows
+                self._row_ms[load.pool] = load.alpha_ms + load.beta_ms
         self._on_message(self, message, frames)
 
     def report(self, pool: PoolKey, rows: int) -> None:
@@ -153,14 +193,13 @@ class Member:
 
 
 def _add_group(message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: list[Part], now: float) -> None:
-    """Parts that share a head as one group: small rows joined to one frame per input, large ones a frame each."""
+    """Parts that share a head as one group: small rows as one column per input, large ones as frames of their own."""
     prepared = parts[0].request.prepared
     group = message.groups.add(
         head=head,
         calls=[part.wire_id for part in parts],
         rows=[part.rows for part in parts],
         deadline_ms=[max(1, int((part.request.deadline - now) * 1e3)) for part in parts],
-        joined=prepared.joined,
     )
     if any(part.request.prepared.template.priority for part in parts):
         default = prepared.serving.spec.batching.default_priority
@@ -168,7 +207,7 @@ def _add_group(message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: 
     if not prepared.joined:
         for part in parts:
             frames.extend(part.tensors)
-    elif len(parts) == 1:
-        frames.extend(parts[0].tensors)
+    elif len(prepared.template.tensors) == 1:
+        group.columns.append(b"".join([part.tensors[0] for part in parts]))
     else:
-        frames.extend(b"".join(column) for column in zip(*[part.tensors for part in parts], strict=True))
+        group.columns.extend(b"".join(column) for column in zip(*[part.tensors for part in parts], strict=True))

@@ -155,6 +155,24 @@ def test_a_contradiction_is_refused_with_the_field_and_both_values(
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        'input { name: "a\\nb" allow_ragged_batch: true }',
+        'input { name: "a\\nb" }',
+        parameter(**{"pad.a\\nb": "axis=0"}),
+        parameter(**{"pad.a\\nb": "axis"}),
+        parameter(**{"a\\nb": "axis"}),
+        'name: "a\\nb"',
+    ],
+)
+def test_a_name_from_outside_cannot_break_the_line_of_an_error(tmp_path: Path, config: str) -> None:
+    with pytest.raises(ModelRejected) as caught:
+        load(tmp_path, onnx_models.add_one(), config)
+    assert "a\\nb" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
 def test_an_error_begins_with_the_config_file(tmp_path: Path) -> None:
     with pytest.raises(ModelRejected, match=re.escape(f"{tmp_path}/m/config.pbtxt: name is 'n'")):
         load(tmp_path, onnx_models.add_one(), 'name: "n"')

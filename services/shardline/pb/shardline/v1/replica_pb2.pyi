@@ -53,20 +53,20 @@ class RowHead(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., stage: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorHead, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., itinerary: _Optional[_Union[Itinerary, _Mapping]] = ...) -> None: ...
 
 class RowGroup(_message.Message):
-    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "joined")
+    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "columns")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
-    JOINED_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     head: bytes
     calls: _containers.RepeatedScalarFieldContainer[int]
     rows: _containers.RepeatedScalarFieldContainer[int]
     deadline_ms: _containers.RepeatedScalarFieldContainer[int]
     priority: _containers.RepeatedScalarFieldContainer[int]
-    joined: bool
-    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., joined: _Optional[bool] = ...) -> None: ...
+    columns: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ToReplica(_message.Message):
     __slots__ = ("protocol", "groups", "cancelled", "cancelled_by")
@@ -111,18 +111,20 @@ class StageReceipt(_message.Message):
     def __init__(self, stage: _Optional[int] = ..., queue_us: _Optional[int] = ..., input_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., output_us: _Optional[int] = ..., batch_rows: _Optional[int] = ..., bucket: _Optional[int] = ..., replica: _Optional[str] = ...) -> None: ...
 
 class ResultGroup(_message.Message):
-    __slots__ = ("head", "calls", "rows", "joined", "receipt")
+    __slots__ = ("head", "calls", "rows", "columns", "receipt", "joined")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    JOINED_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     head: bytes
     calls: _containers.RepeatedScalarFieldContainer[int]
     rows: _containers.RepeatedScalarFieldContainer[int]
-    joined: bool
+    columns: _containers.RepeatedScalarFieldContainer[bytes]
     receipt: _containers.RepeatedCompositeFieldContainer[StageReceipt]
-    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., joined: _Optional[bool] = ..., receipt: _Optional[_Iterable[_Union[StageReceipt, _Mapping]]] = ...) -> None: ...
+    joined: bool
+    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ..., receipt: _Optional[_Iterable[_Union[StageReceipt, _Mapping]]] = ..., joined: _Optional[bool] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("calls", "reason", "message", "retry_after_ms")
