@@ -193,7 +193,7 @@ def make_certificates(directory: Path) -> Certificates:
             names,
         ],
     ):
-        subprocess.run([openssl, *words], check=True, capture_output=True, timeout=30)
+        subprocess.run([openssl, *map(str, words)], check=True, capture_output=True, timeout=30)
     return Certificates(ca, cert, key)
 
 

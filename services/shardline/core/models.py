@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from shardline.core.datatypes import DataType
+if TYPE_CHECKING:
+    from shardline.core.datatypes import DataType
 
 Dim = int | str
 """A dimension: a size, -1 (any), or a symbolic name (any, but the same wherever the name stands)."""

@@ -21,6 +21,7 @@ class Lane:
     rows: int = 0
 
     def put(self, chunk: Chunk) -> None:
+        """Append behind the chunks of its priority."""
         level = self.levels.get(chunk.priority)
         if level is None:
             level = self.levels[chunk.priority] = deque()

@@ -198,8 +198,9 @@ def _bf16_bits(value: Any) -> np.ndarray:
 
     shape = tuple(value.shape())
     count = int(np.prod(shape))
-    buffer = (ctypes.c_uint16 * count).from_address(value.data_ptr()) if count else []
-    return np.array(buffer, dtype="<u2").reshape(shape)
+    if not count:
+        return np.empty(shape, dtype="<u2")
+    return np.array((ctypes.c_uint16 * count).from_address(value.data_ptr()), dtype="<u2").reshape(shape)
 
 
 def _first_line(error: Exception) -> str:

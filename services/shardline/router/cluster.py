@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import grpc
-
 from shardline.coord.codec import REPLICA
 from shardline.coord.view import Changed, Event, Joined, Left, Reason
 from shardline.coord.watch import MembersWatch
+from shardline.core.errors import ServingError
 from shardline.ops import logs
-from shardline.pb.shardline.v1 import control_pb2 as pb
-from shardline.pb.shardline.v1 import control_pb2_grpc
 from shardline.router.members import Member
+from shardline.wire.control import Control
 from shardline.wire.descriptions import decode
 
 if TYPE_CHECKING:
@@ -24,13 +22,13 @@ if TYPE_CHECKING:
 
     from shardline.coord.connection import Connection
     from shardline.core.cluster import LoadReport, PoolKey, ReplicaInfo
+    from shardline.router.calls import Part
     from shardline.router.dispatch import Dispatcher
     from shardline.router.table import Table
     from shardline.wire.link import LinkContext
 
 log = logs.get(__name__)
 
-_DESCRIBE_S = 5.0
 _DESCRIBE_AGAIN_S = 0.5
 
 
@@ -103,8 +101,8 @@ class Cluster:
         member.close()
         asyncio.get_running_loop().create_task(self._controls.pop(member.info.id).close())
 
-    def _lost(self, member: Member, parts: list[object]) -> None:
-        self._dispatcher.lost(member, parts)  # type: ignore[arg-type]
+    def _lost(self, member: Member, parts: list[Part]) -> None:
+        self._dispatcher.lost(member, parts)
         if member.expired and member.info.id in self.members:
             self._remove(member)
 
@@ -124,18 +122,18 @@ class Cluster:
         while replica in self.members:
             try:
                 await self.describe(replica)
-            except grpc.aio.AioRpcError as error:
-                log.warning("replica.describe", replica=replica, status=error.code().name, error=error.details())
+            except (ServingError, KeyError) as error:
+                log.warning("replica.describe", replica=replica, error=str(error))
                 await asyncio.sleep(_DESCRIBE_AGAIN_S)
             else:
                 return
 
     async def describe(self, replica: str) -> None:
-        """Ask a member for its models now. Raises grpc.aio.AioRpcError."""
+        """Ask a member for its models now. Raises ServingError."""
         control = self._controls.get(replica)
         if control is None:
             return
-        answer = await control.stub.Describe(pb.DescribeRequest(), timeout=_DESCRIBE_S)
+        answer = await control.describe()
         member = self.members.get(replica)
         if member is None:
             return
@@ -155,15 +153,3 @@ class Cluster:
             member.link.close()
         for control in self._controls.values():
             await control.close()
-
-
-class Control:
-    """A replica's control calls."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-        self.stub = control_pb2_grpc.ReplicaControlStub(self._channel)
-
-    async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from shardline.coord.codec import Action
 from shardline.coord.desired import DesiredState
 from shardline.coord.errors import RedisAway, RedisRefused
 from shardline.coord.statistics import Statistics
-from shardline.core.errors import (
-    InvalidRequest,
-    ModelRejected,
-    NotFound,
-    ServingError,
-    Unavailable,
-)
+from shardline.core.errors import NotFound, ServingError, Unavailable
 from shardline.ops import logs
 from shardline.pb.inference import grpc_service_pb2
-from shardline.pb.shardline.v1 import control_pb2 as pb
 from shardline.wire.statistics import add_up
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from shardline.coord.connection import Connection
-    from shardline.router.cluster import Cluster, Control
+    from shardline.pb.shardline.v1 import control_pb2 as pb
+    from shardline.router.cluster import Cluster
+    from shardline.wire.control import Control
 
 log = logs.get(__name__)
 
-LOAD_S = 600.0
-CALL_S = 5.0
-_STATES = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE", "")
-_ERRORS: dict[grpc.StatusCode, type[ServingError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.FAILED_PRECONDITION: ModelRejected,
-}
+Answer = TypeVar("Answer")
 
+_STATES = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE", "")
 Index = grpc_service_pb2.RepositoryIndexResponse.ModelIndex
 
 
@@ -79,7 +67,7 @@ class RepositoryControl:
             refusals: list[ServingError] = []
             for id_, control in controls.items():
                 try:
-                    loaded[id_] = await self._load_one(control, model, config)
+                    loaded[id_] = await control.load(model, config)
                     await self._cluster.describe(id_)
                 except NotFound as error:
                     refusals.append(error)
@@ -93,11 +81,6 @@ class RepositoryControl:
             superseded = sorted({version for answer in loaded.values() for version in answer.superseded})
             if superseded:
                 await self._unload(controls, model, superseded)
-
-    async def _load_one(self, control: Control, model: str, config: str) -> pb.LoadModelResponse:
-        request = pb.LoadModelRequest(model=model, config=config)
-        response: pb.LoadModelResponse = await _mapped(control.stub.LoadModel(request, timeout=LOAD_S))
-        return response
 
     async def _give_up(
         self, controls: dict[str, Control], model: str, loaded: dict[str, pb.LoadModelResponse], known: set[int]
@@ -118,10 +101,7 @@ class RepositoryControl:
             await self._unload(controls, model, ())
 
     async def _unload(self, controls: dict[str, Control], model: str, versions: Iterable[int]) -> None:
-        request = pb.UnloadModelRequest(model=model, versions=versions)
-        await asyncio.gather(
-            *(_mapped(control.stub.UnloadModel(request, timeout=LOAD_S)) for control in controls.values())
-        )
+        await asyncio.gather(*(control.unload(model, versions) for control in controls.values()))
         await asyncio.gather(*(self._cluster.describe(id_) for id_ in controls), return_exceptions=True)
 
     async def _remember(self, model: str, action: Action, config: str) -> None:
@@ -133,9 +113,7 @@ class RepositoryControl:
 
     async def index(self) -> list[Index]:
         """All models and versions of the repository; where replicas differ, the best state."""
-        answers = await _from_all(
-            self._controls(), lambda control: control.stub.Index(pb.IndexRequest(), timeout=CALL_S)
-        )
+        answers = await _from_all([control.index() for control in self._controls().values()])
         best: dict[tuple[str, str], Index] = {}
         for answer in answers:
             for item in answer.models:
@@ -146,9 +124,8 @@ class RepositoryControl:
 
     async def statistics(self, model: str, version: int) -> list[grpc_service_pb2.ModelStatistics]:
         """Sums over all replicas, those that have left since included as far as Redis remembers them."""
-        request = pb.StatisticsRequest(model=model, version=version)
         controls = self._controls()
-        answers = await _from_all(controls, lambda control: control.stub.Statistics(request, timeout=CALL_S))
+        answers = await _from_all([control.statistics(model, version) for control in controls.values()])
         parts: dict[tuple[str, str], list[grpc_service_pb2.ModelStatistics]] = {}
         for answer in answers:
             for item in answer.models:
@@ -172,19 +149,10 @@ class RepositoryControl:
         return found
 
 
-async def _from_all(controls: dict[str, Control], call: Callable[[Control], Awaitable[object]]) -> list[object]:
+async def _from_all(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:
     """Answers of all replicas that give one. Raises Unavailable where none does."""
-    answers = await asyncio.gather(*(_mapped(call(control)) for control in controls.values()), return_exceptions=True)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
     good = [answer for answer in answers if not isinstance(answer, BaseException)]
     if not good:
         raise Unavailable("no replica answered; retry in 1 s", retry_after_s=1.0)
     return good
-
-
-async def _mapped(call: Awaitable[object]) -> object:
-    """A control call's answer; its failure as the error that the replica raised."""
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        kind = _ERRORS.get(error.code(), Unavailable)
-        raise kind(error.details() or error.code().name, retry_after_s=1.0 if kind is Unavailable else None) from None

@@ -123,7 +123,16 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         await self._repository.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    async def ModelStreamInfer(self, request_iterator: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    @answered
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        # The front takes this method as bytes (wire.front.infer_handler), registered over this one.
+        raise Unsupported("ModelInfer is taken by the front as bytes")
+
+    def ModelStreamInfer(self, request_iterator: Any, context: Context) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        # As ModelInfer: stream_handler is registered over this one.
+        raise Unsupported("ModelStreamInfer is taken as bytes")
+
+    async def stream_infer(self, request_iterator: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Several requests in flight; answers go out as they are ready, errors as messages of the stream."""
         stream = _Stream(self._dispatcher)
         reading = asyncio.ensure_future(stream.read(request_iterator))
@@ -235,7 +244,7 @@ def stream_handler(servicer: InferenceServicer) -> grpc.RpcMethodHandler[bytes, 
 
     async def infer(messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         try:
-            async for message in servicer.ModelStreamInfer(messages, context):
+            async for message in servicer.stream_infer(messages, context):
                 yield message
         except ServingError as error:
             await context.abort(code_of(error.status), error.message, trailing(error))

@@ -175,7 +175,7 @@ def _typed(message: Any, tensor: Tensor, template: Template) -> bytes:
 def _narrow(values: Sequence[int | float | bool], tensor: Tensor) -> bytes:
     kind = tensor.datatype.numpy
     if kind.kind in "iu" and kind.itemsize < 4 and len(values):
-        limits = np.iinfo(kind)
+        limits = np.iinfo(kind)  # type: ignore[type-var]  # an integer by the line above
         wide = np.asarray(values, dtype=np.int64)
         low, high = int(wide.min()), int(wide.max())
         if low < limits.min or high > limits.max:

@@ -36,8 +36,11 @@ _BURST = 64
 class Reply(Protocol):
     """As router.calls.Reply: answered once."""
 
-    def ok(self, body: bytes, receipt: str) -> None: ...
-    def fail(self, error: ServingError) -> None: ...
+    def ok(self, body: bytes, receipt: str) -> None:
+        """A serialised ModelInferResponse and its receipt."""
+
+    def fail(self, error: ServingError) -> None:
+        """The status that says why not."""
 
 
 class Inference(Protocol):
@@ -262,7 +265,7 @@ class NativeFront:
         """Take calls for linger_s more, let those in flight end, close."""
         await asyncio.sleep(self._linger_s)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while self._open and asyncio.get_running_loop().time() < deadline:
+        while self._open and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  calls end one by one
             await asyncio.sleep(0.005)
         if self._behind is not None:
             await self._behind.stop(max(0.0, min(1.0, grace_s)))

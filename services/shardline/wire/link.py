@@ -57,7 +57,7 @@ class _Socket:
         self._receive = receive
         self._routed = routed
         self._loop = asyncio.get_running_loop()
-        self._fd = socket.getsockopt(zmq.FD)
+        self._fd = int(socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self.drain)
         self._closed = False
 
@@ -98,7 +98,7 @@ class _Socket:
             if error.errno in (zmq.EHOSTUNREACH, zmq.ENOTSOCK):
                 return False
             raise
-        if self._socket.getsockopt(_EVENTS) & _POLLIN:
+        if int(self._socket.getsockopt(_EVENTS)) & _POLLIN:
             self._loop.call_soon(self.drain)
         return True
 
@@ -186,7 +186,7 @@ class LinkClient:
         raw.setsockopt(zmq.RECONNECT_IVL, 50)
         raw.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._monitor = raw.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._monitor_fd = self._monitor.getsockopt(zmq.FD)
+        self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
         self._loop.add_reader(self._monitor_fd, self._watch)
         self._raw = raw
         self._socket = _Socket(raw, receive, routed=False)

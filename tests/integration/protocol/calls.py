@@ -75,7 +75,7 @@ def sample(datatype: str, rows: int = 2) -> np.ndarray[Any, Any]:
 
         return np.arange(rows * 4).reshape(rows, 4).astype(ml_dtypes.bfloat16)
     if row.numpy.kind in "iu":
-        limits = np.iinfo(row.numpy)
+        limits = np.iinfo(row.numpy)  # type: ignore[type-var]
         return np.array([[limits.min, limits.max, 1, 0]] * rows, row.numpy)
     if row.numpy.kind == "b":
         return np.array([[True, False, True, True]] * rows)

@@ -210,15 +210,15 @@ def test_bad_input_is_refused_with_the_field_and_both_values(stub: Any, case: Ca
         stub.ModelInfer(case.make(), timeout=TIMEOUT_S)
     assert caught.value.code() is case.status, caught.value.details()
     for word in case.words:
-        assert word in caught.value.details()
-    assert len(caught.value.details()) < 2000
+        assert word in str(caught.value.details())
+    assert len(str(caught.value.details())) < 2000
     assert output(stub.ModelInfer(good(), timeout=TIMEOUT_S)).tolist() == (ROW + 1).tolist()
 
 
 @pytest.mark.parametrize("message", [b"\xff" * 10, b"\x0a\x7f", b"\x0a\x02\xff\xff", b"\x07"], ids=bytes.hex)
 def test_bytes_that_are_no_request_are_refused(cluster: ClusterProcess, message: bytes) -> None:
     with grpc.insecure_channel(cluster.url) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError, match="ModelInferRequest") as caught:
             call(message, timeout=TIMEOUT_S)
         assert caught.value.code() is INVALID

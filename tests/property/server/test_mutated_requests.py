@@ -162,7 +162,7 @@ def status_of(infer: Any, message: bytes) -> tuple[grpc.StatusCode, str]:
     try:
         infer(message, timeout=TIMEOUT_S)
     except grpc.RpcError as error:
-        return error.code(), error.details()
+        return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""
 
 
