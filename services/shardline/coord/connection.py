@@ -270,10 +270,10 @@ class Subscription:
 
 @contextlib.contextmanager
 def _no_cancellation_lost() -> Iterator[None]:
-    """Raise the CancelledError of this task that redis-py swallowed.
+    """Raise the CancelledError of this task that was swallowed within.
 
-    Its asyncio client loses cancellations that come while it connects or gives a connection back (redis-py 2551 is
-    one report; 8.1 still does): the task would run on, and whoever cancelled it would wait for ever.
+    redis-py sends under `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that comes in the turn in
+    which the sending ends: the task would run on, and whoever cancelled it would wait for ever (bpo-37658).
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
