@@ -60,7 +60,7 @@ class Batching:
     buckets: the batch sizes that are warmed, ascending, the last is max_rows.
     queue_delay_s: how long a batch may wait for more rows (0: greedy).
     queue_rows: bound of the queue; beyond it rows are refused.
-    default_timeout_s: deadline of a request that brings none.
+    default_timeout_s: deadline of a request that brings none; 0 leaves it to the router's setting.
     priority_levels: 0 where there are none; 1 is the most urgent. default_priority: of requests that name none.
     pad_inputs / trim_outputs: per input or output name, how variable axes are padded and trimmed.
     mode: whether rows of different requests may share a batch.
@@ -70,7 +70,7 @@ class Batching:
     buckets: tuple[int, ...] = ()
     queue_delay_s: float = 0.0
     queue_rows: int = 4096
-    default_timeout_s: float = 60.0
+    default_timeout_s: float = 0.0
     priority_levels: int = 0
     default_priority: int = 0
     pad_inputs: dict[str, Padding] = field(default_factory=dict)

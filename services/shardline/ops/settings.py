@@ -115,9 +115,11 @@ class RouterSettings(ProcessSettings, _Edge):
         60.0, description="Deadline, in seconds, of a request that brings none and whose model sets none."
     )
     retry_ratio: float = Field(
-        0.1, ge=0, le=1, description="Retries as a share of requests, over a sliding window; bounds retry storms."
+        0.1,
+        ge=0,
+        le=1,
+        description="Retries of refused rows as a share of requests, saved up to 256; bounds retry storms. Lost links do not count.",
     )
-    hedge: bool = Field(False, description="Whether a late request is sent to a second replica as well.")
     drain_s: Seconds = Field(30.0, description="Longest time in seconds that requests in flight get to end on SIGTERM.")
     max_connection_age_s: Seconds = Field(
         0.0, description="Connections are asked to reconnect after so many seconds (grpcio front); 0: never."
@@ -125,16 +127,14 @@ class RouterSettings(ProcessSettings, _Edge):
     max_connection_age_grace_s: Seconds = Field(
         30.0, description="Time in seconds that calls on an aged connection get to end (grpcio front)."
     )
-    keepalive_s: Positive = Field(
-        30.0, description="A silent connection is probed after so many seconds (grpcio front)."
-    )
-    max_concurrent_streams: Count = Field(1024, description="Calls at once on one connection at most (grpcio front).")
+    keepalive_s: Positive = Field(30.0, description="A silent connection is probed after so many seconds.")
+    max_concurrent_streams: Count = Field(1024, description="Calls at once on one connection at most.")
 
 
 class ReplicaSettings(ProcessSettings):
     """A replica."""
 
-    repository: str = Field(description="Model repository: a folder, or an s3://, gs:// or http(s):// address.")
+    repository: str = Field(description="Model repository: a folder.")
     models: Names = Field((), description="Models to serve, separated by commas; empty: all of the repository.")
     device: Device = Field("auto", description="Where models run; auto: cuda if there is a usable one, else cpu.")
     device_index: int = Field(0, ge=0, description="Which CUDA device.")
@@ -154,7 +154,7 @@ class ReplicaSettings(ProcessSettings):
     lease_s: Positive = Field(4.0, description="The lease ends so many seconds after its last renewal.")
     report_s: Positive = Field(0.01, description="Least time in seconds between two load reports.")
     drain_s: Seconds = Field(30.0, description="Longest time in seconds that the queue gets to end on SIGTERM.")
-    prefetch: int = Field(1, ge=0, le=8, description="Batches made ready while another one runs.")
+    prefetch: int = Field(1, ge=0, le=1, description="Batches made ready while another one runs.")
     executors: int = Field(1, ge=1, le=16, description="Executions at once on the device.")
     cuda_memory_bytes: int = Field(
         0, ge=0, description="Device memory that one model's arena may take, in bytes; 0: no limit."
@@ -184,7 +184,7 @@ class ReplicaSettings(ProcessSettings):
 class ClusterSettings(ProcessSettings, _Edge):
     """The cluster on one machine (`shardline serve`): what its supervisor starts."""
 
-    repository: str = Field(description="Model repository: a folder, or an s3://, gs:// or http(s):// address.")
+    repository: str = Field(description="Model repository: a folder.")
     redis_url: str = Field(
         "",
         repr=False,

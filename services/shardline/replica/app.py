@@ -70,6 +70,8 @@ class Replica:
         self._desired: dict[str, int] = {}
         self._unwanted: dict[str, bool] = {}
         self._started = asyncio.Event()
+        self._metrics.gauge("shardline_simulated", lambda: float(device.kind == "simulated"))
+        self._metrics.gauge("shardline_redis_connected", lambda: float(bool(self._connection.reachable)))
 
     async def run(self) -> None:
         """Serve until asked to drain, then end what is queued."""
@@ -85,7 +87,7 @@ class Replica:
             await exposition.start(settings.metrics_host, settings.metrics_port)
         self._membership = Membership(
             self._connection,
-            self._info(_advertised(link.address, settings), control),
+            self._info(_advertised(link.address, settings), control, exposition.port),
             beat_s=settings.heartbeat_s,
             lease_s=settings.lease_s,
             load_s=settings.report_s,
@@ -161,7 +163,7 @@ class Replica:
             return server, address
         return server, f"{settings.advertise_host or address.rpartition(':')[0]}:{port}"
 
-    def _info(self, link: str, control: str) -> ReplicaInfo:
+    def _info(self, link: str, control: str, metrics_port: int) -> ReplicaInfo:
         return ReplicaInfo(
             id=self._id,
             control=control,
@@ -173,6 +175,7 @@ class Replica:
             pid=os.getpid(),
             started_at=time.time(),
             pod=os.environ.get("POD_NAME", ""),
+            metrics=f"{self._settings.metrics_host}:{metrics_port}" if metrics_port else "",
         )
 
     def _current(self) -> ReplicaInfo:
@@ -185,6 +188,7 @@ class Replica:
         for served in self._host.served:
             labels = (served.spec.name, str(served.spec.version))
             self._metrics.gauge("shardline_queue_rows", partial(_queue_rows, served), *labels)
+            self._metrics.gauge("nv_inference_pending_request_count", partial(_queued_calls, served), *labels)
             self._metrics.gauge("shardline_model_ready", partial(_takes_rows, served), *labels)
 
     def _healthy(self) -> str | None:
@@ -233,6 +237,10 @@ class Replica:
 
 def _queue_rows(served: Served) -> float:
     return float(served.queue.rows)
+
+
+def _queued_calls(served: Served) -> float:
+    return float(served.queue.calls)
 
 
 def _takes_rows(served: Served) -> float:

@@ -30,6 +30,8 @@ log = logs.get(__name__)
 _RETIRE_POLL_S = 0.01
 RETIRE_GRACE_S = 1.0
 """How long a retired version still takes rows that routers sent before they knew."""
+RETIRE_AT_MOST_S = 60.0
+"""How long a retired version whose rows do not end is kept, where its model sets no deadline of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class Host:
     async def _retire(self, served: Served) -> None:
         """Rows sent before routers knew still run: their grace is over when none came for a while."""
         quiet_since = time.monotonic()
-        deadline = quiet_since + served.spec.batching.default_timeout_s
+        deadline = quiet_since + (served.spec.batching.default_timeout_s or RETIRE_AT_MOST_S)
         while time.monotonic() < deadline and time.monotonic() - quiet_since < RETIRE_GRACE_S:
             if not served.idle:
                 quiet_since = time.monotonic()

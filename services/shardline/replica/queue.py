@@ -84,6 +84,11 @@ class BatchQueue:
         lane.put(chunk)
         self.rows += chunk.total
 
+    @property
+    def calls(self) -> int:
+        """Calls with rows waiting here; counted anew, for scrapes."""
+        return sum(len(chunk.calls) for lane in self._lanes.values() for chunk in lane.chunks())
+
     def next_key(self) -> ShapeKey | None:
         """The shape key whose first chunk is the most urgent, then the oldest."""
         if len(self._lanes) == 1:

@@ -71,6 +71,11 @@ class Accounts:
         model = part.request.prepared.serving.pool.model
         self._metrics.counter("shardline_retries_total", model, reason).value += 1
 
+    def late(self, model: str) -> None:
+        """An answer that nobody waits for any more."""
+        if self._enabled:
+            self._metrics.counter("shardline_late_answers_total", model).value += 1
+
     def _write(self, request: Request, ok: bool, status: str, seconds: float, **fields: object) -> None:
         pool = request.prepared.serving.pool
         self._access.write(

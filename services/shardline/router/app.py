@@ -39,7 +39,7 @@ from shardline.wire.front import EdgeOptions, Front, GrpcioFront, NativeFront, c
 from shardline.wire.link import LinkContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     import grpc
 
@@ -60,7 +60,11 @@ class Router:
         loop = asyncio.get_running_loop()
         self._table = Table()
         bounds = Bounds(
-            settings.rows_in_flight, settings.bytes_in_flight, settings.max_message_bytes, settings.retry_ratio
+            settings.rows_in_flight,
+            settings.bytes_in_flight,
+            settings.max_message_bytes,
+            settings.retry_ratio,
+            settings.default_timeout_s,
         )
         accounts = Accounts(self._metrics, AccessLog(settings.access_log_per_s), enabled=settings.accounting)
         self._dispatcher = Dispatcher(self._table, bounds, accounts, loop.call_soon)
@@ -152,6 +156,7 @@ class Router:
             ready = {name: bool(model.default and model.default.ready) for name, model in self._table.models.items()}
             states = {name: ready.get(name, False) for name in self._named | ready.keys()}
             states[""] = states[_SERVICE] = any(ready.values())
+            self._count_rows_of(ready.keys() - self._named)
             self._named |= ready.keys()
             for name, serving in states.items():
                 status = (
@@ -164,6 +169,14 @@ class Router:
         for state in ("up", "down"):
             self._metrics.gauge("shardline_links", partial(self._links, state == "up"), state)
         self._metrics.gauge("shardline_redis_connected", lambda: float(bool(self._connection.reachable)))
+
+    def _count_rows_of(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._metrics.gauge("shardline_rows_in_flight", partial(self._rows_in_flight, name), name)
+
+    def _rows_in_flight(self, name: str) -> float:
+        model = self._table.models.get(name)
+        return float(model.rows_in_flight) if model else 0.0
 
     def _links(self, up: bool) -> float:
         return float(sum(member.link.up is up for member in self._cluster.members.values()))

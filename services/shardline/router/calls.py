@@ -32,7 +32,7 @@ class Prepared:
     checks: positions of BYTES inputs, whose elements are counted in every request.
     """
 
-    __slots__ = ("checks", "default_ms", "head", "joined", "serving", "spans", "template")
+    __slots__ = ("checks", "head", "joined", "serving", "spans", "template")
 
     def __init__(
         self,
@@ -50,8 +50,6 @@ class Prepared:
         self.joined = joined
         self.spans = spans
         self.checks = checks
-        timeout_s = template.timeout_s or serving.spec.batching.default_timeout_s
-        self.default_ms = max(1, int(timeout_s * 1e3))
 
 
 class Request:

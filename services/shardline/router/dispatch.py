@@ -42,12 +42,16 @@ _MAX_ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What this process takes at most. rows_in_flight: per model; bytes_in_flight: of all requests."""
+    """What this process takes at most. rows_in_flight: per model; bytes_in_flight: of all requests.
+
+    default_timeout_s: deadline of a request that brings none, where its model sets none.
+    """
 
     rows_in_flight: int
     bytes_in_flight: int
     max_message_bytes: int
     retry_ratio: float
+    default_timeout_s: float = 60.0
 
 
 class Dispatcher:
@@ -101,7 +105,7 @@ class Dispatcher:
         if size > bounds.max_message_bytes:
             raise MessageTooLarge(
                 f"request has {size} bytes, the limit is {bounds.max_message_bytes}; "
-                "raise it by SHARDLINE_MAX_MESSAGE_BYTES (shardline serve --max-message-bytes)"
+                "raise it by SHARDLINE_MAX_MESSAGE_BYTES"
             )
         prepared, tensors, request_id = self._preparer.prepare(message)
         template, serving = prepared.template, prepared.serving
@@ -124,7 +128,7 @@ class Dispatcher:
                 "retry in 0.1 s",
                 retry_after_s=0.1,
             )
-        deadline = now + _timeout(timeout_s, prepared)
+        deadline = now + _timeout(timeout_s, prepared, bounds.default_timeout_s)
         if deadline <= now:
             raise DeadlineExceeded("deadline had passed when the request arrived")
         model.rows_in_flight += rows
@@ -231,6 +235,8 @@ class Dispatcher:
                 else:
                     tensors = [column[row * size : end * size] for column, size in zip(columns, sizes, strict=True)]
                 self._answer(part, PartAnswer(head, tensors, receipt), now)
+            else:
+                self._accounts.late(head.model)
             row = end
         return at
 
@@ -250,6 +256,8 @@ class Dispatcher:
             if part is not None:
                 tensors = frames[index * width : (index + 1) * width]
                 self._answer(part, PartAnswer(head, tensors, receipt), now)
+            else:
+                self._accounts.late(head.model)
         return len(group.calls) * width
 
     def _answer(self, part: Part, answer: PartAnswer, now: float) -> None:
@@ -281,7 +289,7 @@ class Dispatcher:
                 request,
                 MessageTooLarge(
                     f"answer has {len(body)} bytes, the limit is {self._bounds.max_message_bytes}; "
-                    "raise it by SHARDLINE_MAX_MESSAGE_BYTES (shardline serve --max-message-bytes)"
+                    "raise it by SHARDLINE_MAX_MESSAGE_BYTES"
                 ),
             )
             return
@@ -388,11 +396,11 @@ def _draw(count: int) -> int:
     return int(random.random() * count)  # noqa: S311  balance, not secrecy
 
 
-def _timeout(left_s: float | None, prepared: Prepared) -> float:
-    """Seconds that the request may take: the caller's gRPC deadline, else its parameter, else the model's default."""
+def _timeout(left_s: float | None, prepared: Prepared, default_s: float) -> float:
+    """Seconds that the request may take: its gRPC deadline, its parameter, the model's default, the router's."""
     if left_s is not None:
         return left_s
-    return prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s
+    return prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s or default_s
 
 
 def _cut_rows(request: Request, start: int, end: int) -> list[Buffer]:

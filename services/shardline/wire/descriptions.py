@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from shardline.core.cluster import PoolKey
@@ -51,7 +52,7 @@ def encode(description: Description) -> pb.ModelDescription:
         max_rows=batching.max_rows,
         buckets=batching.buckets,
         queue_rows=batching.queue_rows,
-        default_timeout_ms=int(batching.default_timeout_s * 1e3),
+        default_timeout_ms=math.ceil(batching.default_timeout_s * 1e3),
         priority_levels=batching.priority_levels,
         default_priority=batching.default_priority,
         digest=spec.digest,

@@ -147,7 +147,7 @@ def test_label_values_are_escaped() -> None:
     ("name", "values"),
     [
         ("shardline_nonsense_total", ("digits",)),
-        ("shardline_hedges_total", ()),
+        ("shardline_late_answers_total", ()),
         ("shardline_links", ("up",)),
     ],
 )
