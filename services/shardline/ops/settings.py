@@ -136,6 +136,11 @@ class ReplicaSettings(ProcessSettings):
 
     repository: str = Field(description="Model repository: a folder.")
     models: Names = Field((), description="Models to serve, separated by commas; empty: all of the repository.")
+    stage: str = Field(
+        "",
+        description="Execute one stage of the one model in models: the folder that `shardline plan --out` wrote, `#`, the "
+        "stage's number; empty: whole models.",
+    )
     device: Device = Field("auto", description="Where models run; auto: cuda if there is a usable one, else cpu.")
     device_index: int = Field(0, ge=0, description="Which CUDA device.")
     threads: int = Field(
@@ -170,6 +175,15 @@ class ReplicaSettings(ProcessSettings):
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    @model_validator(mode="after")
+    def _stage_is_of_one_model(self) -> ReplicaSettings:
+        folder, _, index = self.stage.rpartition("#")
+        if self.stage and not (folder and index.isdecimal() and index.isascii()):
+            raise ValueError(f"stage={self.stage} must be a plan's folder, #, and the stage's number")
+        if self.stage and len(self.models) != 1:
+            raise ValueError(f"stage={self.stage} needs exactly one model in models, not {len(self.models)}")
+        return self
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> ReplicaSettings:

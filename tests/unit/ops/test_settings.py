@@ -49,6 +49,16 @@ def test_an_override_goes_before_the_environment_and_the_environment_before_the_
         (ReplicaSettings, {}, ["SHARDLINE_REPOSITORY is not set"]),
         (ReplicaSettings, {"repository": "m", "lease_s": 1.0}, ["lease_s=1.0", "heartbeat_s=1.0"]),
         (ReplicaSettings, {"repository": "m", "report_s": float("nan")}, ["--report-s=nan"]),
+        (
+            ReplicaSettings,
+            {"repository": "m", "models": "a", "stage": "/plans/a"},
+            ["stage=/plans/a", "the stage's number"],
+        ),
+        (
+            ReplicaSettings,
+            {"repository": "m", "stage": "/plans/a#0"},
+            ["stage=/plans/a#0", "exactly one model", "not 0"],
+        ),
         (ProcessSettings, {"run_dir": "/tmp/" + "x" * 80}, ["--run-dir=/tmp/xxx", "70 bytes"]),
         (ProcessSettings, {"cluster": "a b"}, ["--cluster=a b"]),
         (ClusterSettings, {"repository": "m", "colour": 1}, ["no setting colour"]),
