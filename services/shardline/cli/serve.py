@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import shutil
 import signal
 import sys
 import time
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from shardline.cli.failure import EXIT_USAGE, Failure
@@ -124,7 +127,7 @@ class Terminal:
         if self._output is Output.PEOPLE:
             took = duration_text(time.monotonic() - self._started_at)
             model, endpoint = answers[0].model, answers[0].endpoint
-            self._write(f"Ready after {took}; serving until Ctrl-C. Try: shardline infer {model}")
+            self._write(f"Ready after {took}; serving until Ctrl-C. Try: {own_command()} infer {model}")
             if settings.metrics_port > 0:
                 host = endpoint.rpartition(":")[0]
                 self._write(f"Metrics: http://{host}:{settings.metrics_port}/metrics")
@@ -157,6 +160,15 @@ class Terminal:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+
+def own_command() -> str:
+    """How this program is called from the present folder: `shardline` where that is found, else its path."""
+    called = Path(sys.argv[0])
+    if called.name != "shardline" or not called.exists():
+        return "shardline"
+    found = shutil.which("shardline")
+    return "shardline" if found and Path(found).samefile(called) else os.path.relpath(called)
 
 
 def line_for_people(line: str, least: str) -> str | None:
