@@ -108,11 +108,7 @@ def _batching(
     _check_priorities(dynamic)
     timeout_s = _timeout_s(policy, settings)
     queue_rows, warnings = _queue_rows(policy, settings, max_rows)
-    if dynamic.max_queue_delay_microseconds > min(_MAX_DELAY_US, timeout_s * 1e6):
-        raise ModelRejected(
-            f"dynamic_batching.max_queue_delay_microseconds is {dynamic.max_queue_delay_microseconds}, longer than "
-            f"the default time-out of {timeout_s:g} s or than {_MAX_DELAY_US // 1_000_000} s"
-        )
+    _check_delay(dynamic.max_queue_delay_microseconds, timeout_s)
     batching = Batching(
         max_rows=max_rows,
         buckets=_buckets(dynamic, settings, max_rows),
@@ -138,6 +134,15 @@ def _buckets(dynamic: model_config_pb2.ModelDynamicBatching, settings: Settings,
             )
     sizes = {*(settings.buckets or default_buckets(max_rows)), *dynamic.preferred_batch_size}
     return tuple(sorted(sizes))
+
+
+def _check_delay(delay_us: int, timeout_s: float) -> None:
+    """timeout_s: the model's own, 0 where the router's setting decides."""
+    what = f"dynamic_batching.max_queue_delay_microseconds is {delay_us}"
+    if delay_us > _MAX_DELAY_US:
+        raise ModelRejected(f"{what}, longer than {_MAX_DELAY_US // 1_000_000} s")
+    if timeout_s and delay_us > timeout_s * 1e6:
+        raise ModelRejected(f"{what}, longer than the default time-out of {timeout_s:g} s")
 
 
 def _check_priorities(dynamic: model_config_pb2.ModelDynamicBatching) -> None:

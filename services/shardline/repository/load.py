@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shardline.core.errors import ModelRejected, NotFound, ServingError
-from shardline.core.models import ModelSpec
+from shardline.core.models import ModelSpec, Stages
 from shardline.repository import layout
 from shardline.repository.config import DEFAULT_MAX_BATCH, Merged, merge, model_filename
 from shardline.repository.config_text import MAX_CONFIG_BYTES, ParsedConfig, no_config, read_config, read_override
@@ -63,6 +63,7 @@ class FoundModel:
 
     versions: good and to be served by the version policy, ascending. broken: versions that should be served, and why
     they cannot be. skipped: folders passed over, and why. reason: why nothing of the model can be served, else "".
+    stages: into how many its config asks to cut it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class FoundModel:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reason: str = ""
+    stages: Stages = Stages()
 
     @property
     def ok(self) -> bool:
@@ -209,9 +211,12 @@ def _check_versions(
     good: list[int] = []
     broken: dict[int, str] = {}
     warnings: dict[str, None] = {}
+    stages = Stages()
     for version in wanted:
         try:
-            warnings.update(dict.fromkeys(_read(opened, version, options).merged.warnings))
+            merged = _read(opened, version, options).merged
+            warnings.update(dict.fromkeys(merged.warnings))
+            stages = merged.execution.stages
             good.append(version)
         except ServingError as error:
             broken[version] = error.message
@@ -219,4 +224,4 @@ def _check_versions(
     if not good:
         reasons = (f"version {version}: {why}" for version, why in broken.items())
         reason = "; ".join(reasons) or "; ".join(("it has no versions", *skipped))
-    return FoundModel(opened.model, tuple(good), broken, skipped, tuple(warnings), reason)
+    return FoundModel(opened.model, tuple(good), broken, skipped, tuple(warnings), reason, stages)

@@ -223,6 +223,11 @@ def test_dynamic_batching_becomes_batching(tmp_path: Path) -> None:
     )
 
 
+def test_a_delay_needs_no_time_out_beside_it(tmp_path: Path) -> None:
+    batching = load(tmp_path, onnx_models.add_one(), DYNAMIC % "max_queue_delay_microseconds: 500").spec.batching
+    assert (batching.queue_delay_s, batching.default_timeout_s) == (0.0005, 0.0)
+
+
 def test_parameters_become_batching_and_execution(tmp_path: Path) -> None:
     config = parameter(
         buckets="1,4",
