@@ -130,6 +130,8 @@ class Session:
             if value.type in BY_ORT
         }
         self._plain = device.kind != "cuda" and BF16 not in self._types.values()
+        # What fails is raised; ONNX Runtime need not log it as well, least of all for inputs that only probe the model.
+        self._quiet = Run().options
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ class Session:
         Raises ModelFailed with ONNX Runtime's first line where the runtime raised or was terminated.
         """
         started = time.perf_counter()
-        options = None if run is None else run.options
+        options = self._quiet if run is None else run.options
         try:
             if self._plain:
                 results: list[np.ndarray] = self._session.run(outputs, feeds, options)
