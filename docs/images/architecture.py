@@ -1,0 +1,160 @@
+# ruff: noqa: INP001  a script beside the picture that it draws
+"""Draw `architecture.svg` and `architecture.png`: `python docs/images/architecture.py`.
+
+On a ground of its own, so that it reads the same on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HERE = Path(__file__).resolve().parent
+WIDTH, HEIGHT = 116.0, 60.0
+GROUND, INK, QUIET = "#f7f9fb", "#1f2d3d", "#5b6b7b"
+CLIENT, ROUTER, REPLICA, REDIS, CONTROL = "#8794a3", "#2f6f9f", "#3c8a5f", "#b5493f", "#7a5aa6"
+
+
+def _box(axes: Axes, x: float, y: float, width: float, height: float, colour: str, *, filled: bool = False) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, y),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=1.1",
+            facecolor=colour if filled else "#ffffff",
+            edgecolor=colour,
+            linewidth=1.5,
+        )
+    )
+
+
+def _step(axes: Axes, x: float, y: float, width: float, text: str, colour: str) -> None:
+    _box(axes, x, y, width, 3.6, colour, filled=True)
+    axes.text(x + width / 2, y + 1.72, text, ha="center", va="center", color="#ffffff", fontsize=8.6)
+
+
+def _arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, *, dashed: bool = False
+) -> None:
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="<|-|>" if not dashed else "-|>",
+            mutation_scale=12,
+            color=colour,
+            linewidth=1.3 if dashed else 1.9,
+            linestyle=(0, (4, 3)) if dashed else "solid",
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+
+
+def _label(
+    axes: Axes, x: float, y: float, text: str, *, bold: bool = False, colour: str = INK, size: float = 9.2
+) -> None:
+    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=size, weight="bold" if bold else "normal")
+
+
+def _clients(axes: Axes) -> None:
+    _box(axes, 2, 33, 19, 20, CLIENT)
+    _label(axes, 11.5, 50, "clients", bold=True)
+    for at, name in enumerate(("tritonclient", "KServe", "perf_analyzer", "your stubs", "Locust")):
+        _label(axes, 11.5, 46.4 - 2.7 * at, name, colour=QUIET, size=8.6)
+    _arrow(axes, (21.6, 43), (33.4, 43), CLIENT)
+    _label(axes, 27.5, 46.4, "gRPC", bold=True, size=8.8)
+    _label(axes, 27.5, 39.6, "Open Inference\nProtocol", colour=QUIET, size=7.8)
+
+
+def _router(axes: Axes) -> None:
+    _box(axes, 35.4, 28.4, 25, 28.4, ROUTER)
+    _box(axes, 34, 27, 25, 28.4, ROUTER)
+    _label(axes, 46.5, 52.6, "router × R", bold=True)
+    steps = (
+        "front: native or grpcio",
+        "validate, deadline",
+        "admit, or refuse at once",
+        "choose a replica",
+        "send · retry · cancel",
+    )
+    for at, text in enumerate(steps):
+        _step(axes, 36, 46.3 - 4.5 * at, 21, text, ROUTER)
+    _arrow(axes, (61.2, 44.5), (76.4, 50), ROUTER)
+    _arrow(axes, (61.2, 39), (76.4, 33.5), ROUTER)
+    _label(axes, 67.6, 50.6, "ZeroMQ link", bold=True, size=8.8)
+    _label(axes, 69.2, 41.7, "rows, answers,\ncancellations, load", colour=QUIET, size=7.8)
+
+
+def _replica(axes: Axes, y: float, title: str) -> None:
+    _box(axes, 77, y, 36.5, 13.4, REPLICA)
+    _label(axes, 95.2, y + 11.1, title, bold=True)
+    _step(axes, 78.6, y + 4.9, 15.6, "batching queue", REPLICA)
+    _step(axes, 96.4, y + 4.9, 15.6, "ONNX Runtime", REPLICA)
+    axes.add_patch(
+        FancyArrowPatch(
+            (94.3, y + 6.7), (96.3, y + 6.7), arrowstyle="-|>", mutation_scale=9, color=REPLICA, shrinkA=0, shrinkB=0
+        )
+    )
+    _label(axes, 86.4, y + 2.5, "by shape and priority", colour=QUIET, size=7.8)
+    _label(axes, 104.2, y + 2.5, "CPU, CUDA, simulated", colour=QUIET, size=7.8)
+
+
+def _coordination(axes: Axes) -> None:
+    _box(axes, 34, 5, 25, 10.6, REDIS)
+    _label(axes, 46.5, 12.6, "Redis", bold=True)
+    _label(axes, 46.5, 8.4, "leases · load reports\nmodels wanted · statistics", colour=QUIET, size=8)
+    _arrow(axes, (46.5, 26.6), (46.5, 16.2), REDIS, dashed=True)
+    _arrow(axes, (84, 25.6), (60, 13.4), REDIS, dashed=True)
+    _label(axes, 28.6, 21.4, "small facts only:\nlosing it costs balance,\nnot answers", colour=QUIET, size=7.8)
+    _box(axes, 77, 5, 36.5, 10.6, CONTROL)
+    _label(axes, 95.2, 12.6, "controller (Kubernetes)", bold=True)
+    _label(axes, 95.2, 8.4, "Model objects → Deployments,\nrollouts that warm before they drain", colour=QUIET, size=8)
+    _arrow(axes, (100, 16.2), (100, 25.6), CONTROL, dashed=True)
+    _arrow(axes, (76.4, 8.6), (60, 8.6), CONTROL, dashed=True)
+
+
+def draw() -> Figure:
+    """The picture."""
+    mpl.rcParams.update({"svg.hashsalt": "shardline", "svg.fonttype": "path", "font.family": "DejaVu Sans"})
+    figure = Figure(figsize=(WIDTH / 11.6, HEIGHT / 11.6), facecolor=GROUND)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(2.0, HEIGHT + 2.0)
+    axes.axis("off")
+    _label(
+        axes,
+        WIDTH / 2,
+        59.5,
+        "one request: solid   ·   what everybody knows of everybody: dashed",
+        colour=QUIET,
+        size=8,
+    )
+    _clients(axes)
+    _router(axes)
+    _replica(axes, 43.4, "replica: one process, one device")
+    _replica(axes, 26.2, "replica")
+    _coordination(axes)
+    return figure
+
+
+def save(figure: Figure, folder: Path) -> None:
+    """Write both files; the same drawing gives the same bytes of SVG."""
+    figure.savefig(folder / "architecture.svg", metadata={"Date": None})
+    figure.savefig(folder / "architecture.png", dpi=150, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    save(draw(), HERE)
+    sys.stdout.write("architecture.svg and architecture.png written\n")
