@@ -16,13 +16,15 @@ from shardline.core.errors import InvalidRequest, ShapeMismatch, Unsupported
 from shardline.wire.codec import Buffer, bytes_elements, encode_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from shardline.core.models import ModelSpec, TensorSpec
 
 MAX_RANK = 32
 MAX_ELEMENTS = 1 << 40
 """Beyond this a shape is a mistake, whatever the message limit says."""
+_TOLD_AT_MOST = 200
+"""Characters of a caller's text that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,19 @@ def asked_version(text: str) -> int:
     """The version a request names, 0 for none. Raises InvalidRequest."""
     if not text:
         return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) == 0:
+    if not _is_whole_number(text) or int(text) == 0:
         raise InvalidRequest(f"model_version: '{text[:40]}' is not a positive whole number")
     return int(text)
+
+
+def _is_whole_number(text: str) -> bool:
+    """Whether `text` is digits of ASCII, few enough to be a number of 64 bits."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _told(text: str) -> str:
+    """A caller's text for an error message: errors travel in headers, which must stay small."""
+    return text if len(text) <= _TOLD_AT_MOST else f"{text[:_TOLD_AT_MOST]}…"
 
 
 def validate(request: Any, spec: ModelSpec) -> Template:
@@ -191,11 +203,12 @@ def _refuse_unsupported(request: Any) -> None:
         for name in tensor.parameters:
             if name.startswith("shared_memory"):
                 raise Unsupported(
-                    f"'{tensor.name}': parameter '{name}': shared memory is not offered; send the tensor's bytes"
+                    f"'{_told(tensor.name)}': parameter '{_told(name)}': shared memory is not offered; "
+                    "send the tensor's bytes"
                 )
             if name == "classification":
                 raise Unsupported(
-                    f"output '{tensor.name}': parameter 'classification' is not offered; "
+                    f"output '{_told(tensor.name)}': parameter 'classification' is not offered; "
                     "request the scores and sort them in the client"
                 )
     for name in ("sequence_id", "sequence_start", "sequence_end"):
@@ -214,16 +227,20 @@ def _by_name(inputs: Sequence[Any], spec: ModelSpec) -> dict[str, int]:
     given: dict[str, int] = {}
     for position, tensor in enumerate(inputs):
         if tensor.name not in known:
-            near = get_close_matches(tensor.name, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
             raise InvalidRequest(
-                f"input '{tensor.name[:200]}': model '{spec.name}' has no such input, "
-                f"expected {_names(spec.inputs)}{hint}"
+                f"input '{_told(tensor.name)}': model '{spec.name}' has no such input, "
+                f"expected {_names(spec.inputs)}{_hint(tensor.name, known)}"
             )
         if tensor.name in given:
             raise InvalidRequest(f"input '{tensor.name}' is given twice, expected once")
         given[tensor.name] = position
     return given
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """A known name that was probably meant. Long names are not compared: the cost grows with their length."""
+    near = get_close_matches(name, known, 1) if len(name) <= _TOLD_AT_MOST else ()
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _names(tensors: Sequence[TensorSpec]) -> str:
@@ -295,11 +312,9 @@ def _outputs(request: Any, spec: ModelSpec) -> tuple[str, ...]:
     names: list[str] = []
     for output in request.outputs:
         if output.name not in known:
-            near = get_close_matches(output.name, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
             raise InvalidRequest(
-                f"output '{output.name[:200]}': model '{spec.name}' has no such output, "
-                f"expected {_names(spec.outputs)}{hint}"
+                f"output '{_told(output.name)}': model '{spec.name}' has no such output, "
+                f"expected {_names(spec.outputs)}{_hint(output.name, known)}"
             )
         if output.name in names:
             raise InvalidRequest(f"output '{output.name}' is requested twice, expected once")
@@ -312,10 +327,10 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
     if "timeout" not in parameters:
         return None
     value = _number_or_text(parameters["timeout"])
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and _is_whole_number(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequest(f"parameter 'timeout': {value!r}, expected a whole number of microseconds >= 0")
+        raise InvalidRequest(f"parameter 'timeout': {_told(repr(value))}, expected a whole number of microseconds >= 0")
     return value / 1e6 if value else None
 
 
@@ -325,7 +340,7 @@ def _priority(parameters: Mapping[str, Any], spec: ModelSpec) -> int:
     value = _number_or_text(parameters["priority"])
     levels = spec.batching.priority_levels
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequest(f"parameter 'priority': {value!r}, expected a whole number from 0 to {levels}")
+        raise InvalidRequest(f"parameter 'priority': {_told(repr(value))}, expected a whole number from 0 to {levels}")
     if levels and value > levels:
         raise InvalidRequest(f"parameter 'priority': {value}, expected 0 (the default) to {levels}")
     return value if levels else 0
