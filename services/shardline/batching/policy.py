@@ -114,3 +114,14 @@ def row_ranges(rows: int, largest: int) -> list[tuple[int, int]]:
         ranges.append((start, end))
         start = end
     return ranges
+
+
+def micro_batch_rows(rows: int, stages: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:
+    """Rows of the micro-batches that a request of `rows` is cut into, so that it fills a pipeline of `stages`.
+
+    The bucket b with the least (ceil(rows / b) + S - 1) * (alpha + beta * b): the time until the last of M micro-batches
+    leaves the last stage. alpha, beta: of the slowest stage; before they are known, about 2 S micro-batches.
+    """
+    if alpha_s <= 0 and beta_s <= 0:
+        return bucket_for(-(-rows // (2 * stages)), buckets[:-1] or buckets)
+    return min(buckets, key=lambda size: (-(-rows // size) + stages - 1) * (alpha_s + beta_s * size))

@@ -5,7 +5,8 @@
     │   └── ShapeMismatch      INVALID_ARGUMENT     ... in a shape; says which two
     ├── NotFound               NOT_FOUND            unknown model or version
     ├── Unavailable            UNAVAILABLE          loading, draining or gone: another replica may answer
-    │   └── VersionGone        UNAVAILABLE          the version was unloaded after it was chosen
+    │   ├── VersionGone        UNAVAILABLE          the version was unloaded after it was chosen
+    │   └── NextStageGone      UNAVAILABLE          the replica of a later stage cannot be reached
     ├── Exhausted              RESOURCE_EXHAUSTED   a bound was reached; come back later
     │   └── MessageTooLarge    RESOURCE_EXHAUSTED   a message limit; names the setting; never retried
     ├── PlanMismatch           FAILED_PRECONDITION  stages of different plans met
@@ -91,6 +92,12 @@ class VersionGone(Unavailable):
     """The version was unloaded between choice and arrival; choose a version anew."""
 
     reason = "version_gone"
+
+
+class NextStageGone(Unavailable):
+    """The replica of a later stage cannot be reached; another itinerary may be whole."""
+
+    reason = "next_stage"
 
 
 class Exhausted(ServingError):

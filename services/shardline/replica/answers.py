@@ -6,8 +6,9 @@ outputs: nothing is copied per call.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardline.pb.shardline.v1 import replica_pb2 as pb
+from shardline.replica.chunk import NO_DEADLINE
 from shardline.wire.codec import Buffer, encode_bytes
 from shardline.wire.link import PROTOCOL
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from shardline.core.errors import ServingError
     from shardline.replica.batch import Batch, Outcome
     from shardline.replica.chunk import Chunk
+    from shardline.replica.forward import Forwarder
     from shardline.replica.served import Served
+    from shardline.replica.stage import StageRole
 
 _WITHIN_HEADER_BELOW = 16384
 
@@ -39,7 +43,9 @@ class _Outbox:
 class LinkAnswers:
     """Answers that go to routers over the replica's link."""
 
-    def __init__(self, replica: str, send: Send) -> None:
+    def __init__(self, replica: str, send: Send, forwarder: Forwarder | None = None) -> None:
+        """forwarder: to later stages; None where no model here is split."""
+        self._forwarder = forwarder
         self._replica = replica
         self._send = send
         self._outboxes: dict[bytes, _Outbox] = {}
@@ -65,6 +71,9 @@ class LinkAnswers:
         self, batch: Batch, chunks: Sequence[Chunk], outputs: Sequence[np.ndarray], start: int, end: int
     ) -> None:
         served, head = batch.served, chunks[0].head
+        if served.stage is not None:
+            self._stage_group(batch, served.stage, chunks, outputs, start, end)
+            return
         names = head.outputs or served.output_names
         arrays = [outputs[batch.names.index(name)] for name in names]
         if served.spec.batched:
@@ -72,14 +81,84 @@ class LinkAnswers:
         trim = served.spec.batching.trim_outputs
         if trim:
             arrays = [_trim(name, array, trim, chunks[0], served) for name, array in zip(names, arrays, strict=True)]
+        self._results(batch, chunks, names, arrays, (self._receipt(batch, chunks),))
+
+    def _results(
+        self,
+        batch: Batch,
+        chunks: Sequence[Chunk],
+        names: Sequence[str],
+        arrays: Sequence[np.ndarray],
+        receipts: Sequence[pb.StageReceipt],
+    ) -> None:
+        served = batch.served
         outbox = self._outbox(chunks[0].peer)
-        group = outbox.message.results.add(head=self._head(served, names, arrays))
+        group = outbox.message.results.add(head=self._head(served, names, arrays), receipt=receipts)
         for chunk in chunks:
             group.calls.extend(chunk.calls)
             group.rows.extend(chunk.rows)
         self._tensors(outbox, group, arrays, batched=served.spec.batched)
-        group.receipt.append(self._receipt(batch, chunks))
         outbox.reports[str(served.pool)] = served
+
+    def _stage_group(
+        self,
+        batch: Batch,
+        role: StageRole,
+        chunks: Sequence[Chunk],
+        outputs: Sequence[np.ndarray],
+        start: int,
+        end: int,
+    ) -> None:
+        """Outputs of a stage: to the stages that need them, and to the router what it needs of them."""
+        batched = batch.served.spec.batched
+        arrays = {
+            name: array[start:end] if batched else array for name, array in zip(batch.names, outputs, strict=True)
+        }
+        before = dict.fromkeys(receipt for chunk in chunks for receipt in chunk.receipts)
+        receipts = [*(pb.StageReceipt.FromString(data) for data in before), self._receipt(batch, chunks)]
+        if role.answers:
+            self._results(batch, chunks, role.answers, [arrays[name] for name in role.answers], receipts)
+        for stage, names in role.consumers.items():
+            self._forward(batch.served, chunks, stage, {name: arrays[name] for name in names}, receipts)
+
+    def _forward(
+        self,
+        served: Served,
+        chunks: Sequence[Chunk],
+        stage: int,
+        arrays: Mapping[str, np.ndarray],
+        receipts: Sequence[pb.StageReceipt],
+    ) -> None:
+        head = chunks[0].head
+        assert head.itinerary is not None
+        assert self._forwarder is not None
+        hop = next(hop for hop in head.itinerary.hops if hop.stage == stage)
+        group, frames, sent = self._forwarder.group(hop.link)
+        first = 1 if served.spec.batched else 0
+        row_head = pb.RowHead(
+            model=served.spec.name, version=served.spec.version, stage=stage, itinerary=head.itinerary
+        )
+        for name, array in arrays.items():
+            row_head.inputs.add(name=name, datatype=served.output_type(name).name, dims=array.shape[first:])
+        group.head = row_head.SerializeToString()
+        group.receipt.extend(receipts)
+        now = time.monotonic()
+        for chunk in chunks:
+            group.calls.extend(chunk.calls)
+            group.rows.extend(chunk.rows)
+            group.priority.extend([chunk.priority] * len(chunk.calls))
+            group.deadline_ms.extend(_left_ms(chunk, now))
+        sent.append((chunks[0].peer, list(group.calls)))
+        fixed = all(array.dtype != object for array in arrays.values())
+        if fixed and served.spec.batched and sum(array.nbytes for array in arrays.values()) < _WITHIN_HEADER_BELOW:
+            group.columns.extend(array.tobytes() for array in arrays.values())
+            return
+        at = 0
+        for rows in group.rows:
+            for array in arrays.values():
+                part = array[at : at + rows] if served.spec.batched else array
+                frames.append(encode_bytes(part) if part.dtype == object else _as_buffer(part))
+            at += rows
 
     def _tensors(self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], *, batched: bool) -> None:
         """Small outputs go within the header, large ones as frames that are views, strings as frames of each call."""
@@ -136,8 +215,19 @@ class LinkAnswers:
             retry_after_ms=0 if error.retry_after_s is None else max(1, int(error.retry_after_s * 1e3)),
         )
 
+    def refuse_soon(self, peer: bytes, calls: Sequence[int], error: ServingError) -> None:
+        """As refuse_peer, for callers that do not flush."""
+        self.refuse_peer(peer, calls, error)
+        asyncio.get_running_loop().call_soon(self.flush)
+
+    def forward_by(self, forwarder: Forwarder) -> None:
+        """Send activations by `forwarder` from now on."""
+        self._forwarder = forwarder
+
     def flush(self) -> None:
         """Send what was gathered; what a peer that is gone would have got is dropped: its router is gone."""
+        if self._forwarder is not None:
+            self._forwarder.flush()
         if not self._outboxes:
             return
         outboxes, self._outboxes = self._outboxes, {}
@@ -156,6 +246,13 @@ class LinkAnswers:
                     beta_ms=load.beta_ms,
                 )
             self._send(peer, outbox.message.SerializeToString(), outbox.frames)
+
+
+def _left_ms(chunk: Chunk, now: float) -> list[int]:
+    """Milliseconds left to each call's deadline; 0 for none."""
+    if chunk.deadlines is None:
+        return [0] * len(chunk.calls)
+    return [0 if at == NO_DEADLINE else max(1, int((at - now) * 1e3)) for at in chunk.deadlines]
 
 
 def _as_buffer(array: np.ndarray) -> Buffer:

@@ -35,17 +35,20 @@ from shardline.ops.metrics import Metrics
 from shardline.ops.settings import ReplicaSettings, SettingsError, load
 from shardline.pb.shardline.v1 import control_pb2_grpc
 from shardline.replica.answers import LinkAnswers
+from shardline.replica.forward import Forwarder
 from shardline.replica.host import Host
 from shardline.replica.intake import Intake
 from shardline.replica.runtime import DeviceOptions, available_providers, choose_device
 from shardline.replica.scheduler import Scheduler
 from shardline.replica.servicer import ControlServicer
+from shardline.replica.stage import parse_stage
 from shardline.replica.statistics import model_statistics
 from shardline.wire.link import LinkServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from shardline.replica.join import Joins
     from shardline.replica.served import Served
 
 log = logs.get(__name__)
@@ -64,7 +67,14 @@ class Replica:
         self._id = f"r-{uuid.uuid4().hex[:10]}"
         device = device_options(settings)
         self._metrics = Metrics("replica", __version__, str(device))
-        self._host = Host(Path(settings.repository), settings.models, device, self._announce, self._metrics)
+        self._host = Host(
+            Path(settings.repository),
+            settings.models,
+            device,
+            self._announce,
+            self._metrics,
+            stage=parse_stage(settings.stage) if settings.stage else None,
+        )
         self._connection = Connection(settings.redis_url, settings.cluster)
         self._membership: Membership | None = None
         self._desired: dict[str, int] = {}
@@ -79,7 +89,11 @@ class Replica:
         link = LinkServer(settings.link_address or f"ipc://{settings.run_dir}/{self._id}.link")
         answers = LinkAnswers(self._id, link.send)
         scheduler = Scheduler(answers, settings.executors, prefetch=settings.prefetch > 0)
-        self._intake = Intake(self._host.find, scheduler, answers)
+        forwarder = None
+        if settings.stage:
+            forwarder = Forwarder(self._id.encode(), answers.refuse_soon)
+            answers.forward_by(forwarder)
+        self._intake = Intake(self._host.find, scheduler, answers, self._joins)
         link.listen(self._intake.receive)
         server, control = await self._serve_control()
         exposition = Endpoint(self._metrics, self._healthy)
@@ -99,10 +113,15 @@ class Replica:
         finally:
             await server.stop(0.2)
             await exposition.stop()
-            link.close()
             scheduler.close()
+            if forwarder is not None:
+                forwarder.close()
+            link.close()
             await self._connection.close()
             self._remove_sockets()
+
+    def _joins(self) -> list[Joins]:
+        return [served.joins for served in self._host.served if served.joins is not None]
 
     def _remove_sockets(self) -> None:
         for ending in ("link", "ctl"):

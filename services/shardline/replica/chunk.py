@@ -77,6 +77,7 @@ class Chunk:
     deadlines: per call on this process's monotonic clock, in seconds; earliest: the first of them.
     arrived: when the rows came. dropped: calls that were cancelled while they waited.
     staged: (the next batch's buffers, first row in them) where the rows were prefetched into one.
+    receipts: serialised StageReceipts of the stages before, of a split model.
     """
 
     head: Head
@@ -91,9 +92,12 @@ class Chunk:
     priority: int = 0
     dropped: set[int] = field(default_factory=set)
     staged: tuple[object, int] | None = None
+    receipts: tuple[bytes, ...] = ()
 
     def part(self, start: int, end: int) -> Chunk:
         """The calls [start, end) as a chunk of their own; arrays are views."""
+        if start == 0 and end == len(self.calls):
+            return self
         first = sum(self.rows[:start])
         rows = self.rows[start:end]
         total = sum(rows)
@@ -111,6 +115,7 @@ class Chunk:
             self.priority,
             self.dropped.intersection(self.calls[start:end]) if self.dropped else set(),
             None if self.staged is None else (self.staged[0], self.staged[1] + first),
+            self.receipts,
         )
 
     def split_at(self, rows: int) -> tuple[Chunk | None, Chunk | None]:

@@ -13,9 +13,11 @@ from shardline.core.cluster import PoolKey
 from shardline.core.errors import ModelFailed, ModelRejected, NotFound, ServingError
 from shardline.core.models import BatchingMode, ModelSpec
 from shardline.ops import logs
+from shardline.replica.join import Joins
 from shardline.replica.queue import BatchQueue
 from shardline.replica.runtime import DeviceOptions, Session
 from shardline.replica.served import Served
+from shardline.replica.stage import StageRole, load_role
 from shardline.replica.warmup import warm_up
 from shardline.repository import FoundModel, LoadOptions, find_model, load_spec, scan
 
@@ -53,7 +55,12 @@ class Host:
         announce: Callable[[], None],
         metrics: Metrics,
         options: LoadOptions | None = None,
+        stage: tuple[Path, int] | None = None,
     ) -> None:
+        """stage: (plan folder, index) where this replica executes one stage of its one model."""
+        if stage is not None and len(allowed) != 1:
+            raise ModelRejected(f"stage: expected exactly one model in SHARDLINE_MODELS, not {len(allowed)}")
+        self._stage = stage
         self._repository = repository
         self._allowed = allowed
         self._device = device
@@ -123,7 +130,7 @@ class Host:
         if found.reason or found.broken:
             reason = found.reason or "; ".join(f"version {v}: {why}" for v, why in found.broken.items())
             for version, why in found.broken.items():
-                if PoolKey(model, version) not in self._served:
+                if self._pool(model, version) not in self._served:
                     self._set_state(model, version, "UNAVAILABLE", why)
             raise ModelRejected(reason)
         for version in found.versions:
@@ -142,7 +149,7 @@ class Host:
 
     async def _load_version(self, model: str, version: int, override: str | None) -> None:
         async with self._loading:
-            before = self._served.get(PoolKey(model, version))
+            before = self._served.get(self._pool(model, version))
             if before is None:
                 self._set_state(model, version, "LOADING")
             try:
@@ -165,6 +172,9 @@ class Host:
             )
             self._announce()
 
+    def _pool(self, model: str, version: int) -> PoolKey:
+        return PoolKey(model, version, 0 if self._stage is None else self._stage[1])
+
     def _build(self, model: str, version: int, override: str | None, before: Served | None) -> Served | None:
         """A warm session, or None where the very same model is in service. Runs in a thread."""
         loaded = load_spec(self._repository, model, version, config_override=override, options=self._options)
@@ -175,8 +185,11 @@ class Host:
             log.warning("model.config", model=model, version=version, warning=warning)
         device = _device_for(spec, self._device)
         started = time.monotonic()
-        session = Session(loaded.model_path, spec, device)
-        return _warmed(spec, session, started, self._metrics)
+        if self._stage is None:
+            return _warmed(spec, Session(loaded.model_path, spec, device), started, self._metrics)
+        role, stage_spec, path = load_role(*self._stage, spec, (loaded.model_path, *sorted(loaded.external_files)))
+        session = Session(path, stage_spec, device)
+        return _warmed(stage_spec, session, started, self._metrics, role)
 
     async def unload(self, model: str, versions: Iterable[int] = ()) -> None:
         """Retire versions: stop announcing them, let their rows end, free them. All where none is named."""
@@ -227,7 +240,9 @@ def _device_for(spec: ModelSpec, device: DeviceOptions) -> DeviceOptions:
     )
 
 
-def _warmed(spec: ModelSpec, session: Session, started: float, metrics: Metrics) -> Served:
+def _warmed(
+    spec: ModelSpec, session: Session, started: float, metrics: Metrics, role: StageRole | None = None
+) -> Served:
     """The session in service, its buckets warm and its batching proved safe."""
     fit = LatencyFit()
     batching = spec.batching
@@ -250,7 +265,9 @@ def _warmed(spec: ModelSpec, session: Session, started: float, metrics: Metrics)
         predicted_s=fit.predict_s(buckets[-1]),
     )
     return Served(
-        pool=PoolKey(spec.name, spec.version),
+        pool=PoolKey(spec.name, spec.version, 0 if role is None else role.index),
+        stage=role,
+        joins=None if role is None else _joins(spec, role),
         spec=spec,
         session=session,
         queue=BatchQueue(batching.queue_rows),
@@ -260,3 +277,10 @@ def _warmed(spec: ModelSpec, session: Session, started: float, metrics: Metrics)
         fit=fit,
         counters=metrics.of_batches(spec.name, spec.version),
     )
+
+
+def _joins(spec: ModelSpec, role: StageRole) -> Joins | None:
+    """Where calls wait for their inputs; None where one sender has all of them."""
+    if len(set(role.sources.values())) < 2:
+        return None
+    return Joins(tuple(tensor.name for tensor in spec.inputs), role.needed, spec.batching.queue_rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from shardline.core.cluster import PoolKey
-from shardline.core.errors import InvalidRequest, ServingError, Unavailable, VersionGone
+from shardline.core.errors import InvalidRequest, PlanMismatch, ServingError, Unavailable, VersionGone
 from shardline.ops import logs
 from shardline.pb.shardline.v1 import replica_pb2 as pb
 from shardline.replica.chunk import NO_DEADLINE, Chunk, Head, arrays_of, decode_head
@@ -19,6 +19,7 @@ from shardline.wire.link import PROTOCOL
 if TYPE_CHECKING:
     from shardline.core.models import Batching
     from shardline.replica.answers import LinkAnswers
+    from shardline.replica.join import Joins
     from shardline.replica.scheduler import Scheduler
     from shardline.wire.codec import Buffer
 
@@ -30,8 +31,16 @@ Find = Callable[[PoolKey], Served | None]
 class Intake:
     """Turns link messages into chunks. A message that is not one of ours is dropped, and its peer hears nothing."""
 
-    def __init__(self, find: Find, scheduler: Scheduler, answers: LinkAnswers) -> None:
+    def __init__(
+        self,
+        find: Find,
+        scheduler: Scheduler,
+        answers: LinkAnswers,
+        joins: Callable[[], Iterable[Joins]] = tuple,
+    ) -> None:
+        """joins: of all stages served here."""
         self._find = find
+        self._joins = joins
         self._scheduler = scheduler
         self._answers = answers
         self._heads: dict[bytes, Head] = {}
@@ -52,8 +61,13 @@ class Intake:
         for group in message.groups:
             at = self._group(peer, group, frames, at, now)
         if message.cancelled:
-            self._scheduler.cancel(message.cancelled_by or peer, set(message.cancelled))
+            self._cancel(message.cancelled_by or peer, set(message.cancelled))
         self._scheduler.pump()
+
+    def _cancel(self, peer: bytes, calls: set[int]) -> None:
+        for joins in self._joins():
+            joins.cancel(peer, calls)
+        self._scheduler.cancel(peer, calls)
 
     def _group(self, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
         """Queue a group whose frames begin at `at`; returns where the next group's begin."""
@@ -67,9 +81,12 @@ class Intake:
                     f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing"
                 )
             end = at + count
-            served = self._serving(head.pool)
+            if head.itinerary is not None:
+                peer = head.itinerary.reply_to
+            served = self._serving(head)
             for chunk in _chunks(head, peer, group, frames[at:end], now, served.spec.batching):
-                self._scheduler.submit(served, chunk)
+                for whole in (chunk,) if served.joins is None else served.joins.add(chunk, now):
+                    self._scheduler.submit(served, whole)
         except ServingError as error:
             self._answers.refuse_peer(peer, calls, error)
         return end
@@ -83,12 +100,20 @@ class Intake:
             self._heads[data] = head
         return head
 
-    def _serving(self, pool: PoolKey) -> Served:
+    def _serving(self, head: Head) -> Served:
         if self.refusing is not None:
             raise self.refusing
+        pool = head.pool
         served = self._find(pool)
         if served is None:
             raise VersionGone(f"model '{pool.model}' version {pool.version} is not loaded on this replica")
+        ours = served.stage.plan if served.stage is not None else ""
+        theirs = head.itinerary.plan if head.itinerary is not None else ""
+        if ours != theirs:
+            raise PlanMismatch(
+                f"model '{pool.model}' version {pool.version} stage {pool.stage}: the itinerary is of plan "
+                f"'{theirs}', this replica serves plan '{ours}'"
+            )
         return served
 
 
@@ -113,11 +138,12 @@ def _chunks(
     priorities = list(group.priority) or [batching.default_priority] * len(calls)
     batched = batching.max_rows > 0
     width = len(head.inputs)
+    receipts = tuple(receipt.SerializeToString() for receipt in group.receipt)
     if group.columns:
         total = sum(rows)
         earliest = NO_DEADLINE if deadlines is None else min(deadlines)
         arrays = arrays_of(head, group.columns, total, batched)
-        chunk = Chunk(head, peer, calls, rows, total, arrays, deadlines, earliest, now)
+        chunk = Chunk(head, peer, calls, rows, total, arrays, deadlines, earliest, now, receipts=receipts)
         if len(set(priorities)) <= 1:
             chunk.priority = priorities[0] if priorities else 0
             return [chunk]
@@ -137,6 +163,7 @@ def _chunks(
             NO_DEADLINE if deadlines is None else deadlines[index],
             now,
             priorities[index],
+            receipts=receipts,
         )
         for index, call in enumerate(calls)
     ]

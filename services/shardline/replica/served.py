@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from shardline.core.datatypes import DataType
     from shardline.core.models import ModelSpec
     from shardline.replica.chunk import Chunk, Head, ShapeKey
+    from shardline.replica.join import Joins
     from shardline.replica.queue import BatchQueue
     from shardline.replica.runtime import Session
+    from shardline.replica.stage import StageRole
 
 
 @dataclass(slots=True)
 class Served:
-    """One pool membership. buckets: (1,) where rows are not batched; unbatched_because: why, "" where they are."""
+    """One pool membership. stage, joins: set where the session is one stage of a split model. buckets: (1,) where rows are not batched; unbatched_because: why, "" where they are."""
 
     pool: PoolKey
     spec: ModelSpec
@@ -35,6 +37,8 @@ class Served:
     buckets: tuple[int, ...]
     limits: Limits
     unbatched_because: str = ""
+    stage: StageRole | None = None
+    joins: Joins | None = None
     prefetch: Prefetch = field(init=False)
     fit: LatencyFit = field(default_factory=LatencyFit)
     counters: BatchCounters = field(default_factory=BatchCounters)

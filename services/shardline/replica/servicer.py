@@ -82,7 +82,10 @@ class ControlServicer(control_pb2_grpc.ReplicaControlServicer):
 
 def describe(served: Served) -> Description:
     """A served version as routers learn it."""
-    return Description(served.pool, served.spec, served.unbatched_because)
+    role = served.stage
+    if role is None:
+        return Description(served.pool, served.spec, served.unbatched_because)
+    return Description(served.pool, role.whole, served.unbatched_because, role.plan, role.micro_batch_rows, role.graph)
 
 
 def pool_load(served: Served, now: float) -> replica_pb2.PoolLoad:

@@ -72,7 +72,7 @@ class FoundModel:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reason: str = ""
-    stages: Stages = Stages()
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def ok(self) -> bool:

@@ -67,7 +67,7 @@ class Router:
             settings.default_timeout_s,
         )
         accounts = Accounts(self._metrics, AccessLog(settings.access_log_per_s), enabled=settings.accounting)
-        self._dispatcher = Dispatcher(self._table, bounds, accounts, loop.call_soon)
+        self._dispatcher = Dispatcher(self._table, bounds, accounts, loop.call_soon, loop.call_later, self._id.encode())
         self._connection = Connection(settings.redis_url, settings.cluster)
         self._context = LinkContext(self._id.encode())
         self._cluster = Cluster(self._connection, self._context, self._table, self._dispatcher)

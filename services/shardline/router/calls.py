@@ -96,7 +96,9 @@ class Burst:
 class Part:
     """A row range of a request, on its way to one replica. wire_id: new for each attempt, so a late answer is known."""
 
-    __slots__ = ("attempts", "burst", "member", "request", "rows", "start", "tensors", "tried", "wire_id")
+    __slots__ = (
+        "attempts", "burst", "gathered", "legs", "member", "request", "rows", "start", "tensors", "tried", "wire_id",
+    )  # fmt: skip
 
     def __init__(self, request: Request, start: int, rows: int, tensors: Sequence[Buffer]) -> None:
         self.request = request
@@ -105,6 +107,47 @@ class Part:
         self.tensors = tensors
         self.member: Member | None = None
         self.burst: Burst | None = None
+        self.gathered: Gathered | None = None
         self.wire_id = 0
         self.attempts = 0
         self.tried: tuple[Member, ...] = ()
+        self.legs: tuple[Leg, ...] = ()
+
+    @property
+    def head(self) -> bytes:
+        """The serialised RowHead that the part goes out under."""
+        return self.request.prepared.head
+
+
+class Leg(Part):
+    """What one stage of a split model has to do with a part: it takes tensors, gives outputs, or only passes them on.
+
+    whole: the part. index: of the stage. head, tensors: what the router sends there, b"" and nothing to a stage that
+    is fed by others. answers: whether the router awaits outputs from it.
+    """
+
+    __slots__ = ("answers", "index", "own_head", "whole")
+
+    def __init__(self, whole: Part, index: int, head: bytes, tensors: Sequence[Buffer], *, answers: bool) -> None:
+        super().__init__(whole.request, whole.start, whole.rows, tensors)
+        self.whole = whole
+        self.index = index
+        self.own_head = head
+        self.answers = answers
+        self.wire_id = whole.wire_id
+
+    @property
+    def head(self) -> bytes:
+        """The serialised RowHead with the itinerary."""
+        return self.own_head
+
+
+class Gathered:
+    """The outputs of a part that came so far, from the stages that give some. left: stages that are awaited."""
+
+    __slots__ = ("left", "outputs", "receipts")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.outputs: dict[str, tuple[object, Buffer]] = {}
+        self.receipts: dict[str, None] = {}

@@ -13,13 +13,15 @@ from shardline.core.errors import (
     Exhausted,
     MessageTooLarge,
     ModelFailed,
+    NextStageGone,
     ServingError,
     Unavailable,
     VersionGone,
     by_reason,
 )
 from shardline.ops import logs
-from shardline.router.calls import Part, Prepared, Reply, Request
+from shardline.router.calls import Leg, Part, Prepared, Reply, Request
+from shardline.router.pipeline import Itineraries, choose_route, part_rows
 from shardline.router.policy import RetryBudget, power_of_two
 from shardline.router.prepare import Preparer
 from shardline.router.replies import PartAnswer, ResultHead, decode_result_head, join_parts, receipt_text, respond
@@ -38,6 +40,7 @@ log = logs.get(__name__)
 _ERRORS = by_reason()
 _SWEEP_S = 0.02
 _MAX_ATTEMPTS = 8
+_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,24 @@ class Dispatcher:
     """All requests in flight in this router. Not thread-safe: the event loop owns it."""
 
     def __init__(
-        self, table: Table, bounds: Bounds, accounts: Accounts, schedule: Callable[[Callable[[], None]], object]
+        self,
+        table: Table,
+        bounds: Bounds,
+        accounts: Accounts,
+        schedule: Callable[[Callable[[], None]], object],
+        delay: Callable[[float, Callable[[], None]], object] = lambda _seconds, call: call(),
+        identity: bytes = b"",
     ) -> None:
-        """schedule: runs a callback at the end of this turn of the event loop (loop.call_soon)."""
+        """schedule: runs a callback at the end of this turn of the event loop (loop.call_soon); delay: after so many
+        seconds (loop.call_later). identity: of this router's links.
+        """
+        self._delay = delay
         self._table = table
         self._bounds = bounds
         self._accounts = accounts
         self._schedule = schedule
         self._preparer = Preparer(table)
+        self._itineraries = Itineraries(identity)
         self._budget = RetryBudget(bounds.retry_ratio)
         self._heads: dict[bytes, ResultHead] = {}
         self._requests: dict[int, Request] = {}
@@ -83,6 +96,7 @@ class Dispatcher:
     def forget_templates(self) -> None:
         """The table changed: what was prepared against it is void."""
         self._preparer.clear()
+        self._itineraries.clear()
 
     def submit(self, message: bytes, reply: Reply, timeout_s: float | None) -> Request | None:
         """Take a serialised ModelInferRequest; the reply is called once, now or later. None where it was refused now.
@@ -116,9 +130,10 @@ class Dispatcher:
                 f"request has {rows} rows, the limit is {bounds.rows_in_flight}; send fewer rows a request, or "
                 "raise it by SHARDLINE_ROWS_IN_FLIGHT"
             )
-        if model.rows_in_flight + rows > bounds.rows_in_flight:
+        limit = min(bounds.rows_in_flight, serving.limit_rows)
+        if model.rows_in_flight + rows > limit:
             raise Exhausted(
-                f"model '{model.name}': {model.rows_in_flight} of {bounds.rows_in_flight} rows are in flight, "
+                f"model '{model.name}': {model.rows_in_flight} of {limit} rows are in flight, "
                 f"{rows} more were refused; retry in 0.1 s",
                 retry_after_s=0.1,
             )
@@ -142,6 +157,8 @@ class Dispatcher:
         self._next_deadline = min(self._next_deadline, request.deadline)
         template = request.prepared.template
         largest = request.prepared.serving.largest
+        if request.prepared.serving.stages and largest and template.rows > 1:
+            largest = part_rows(request.prepared.serving, template.rows, largest)
         if template.rows <= largest or not largest:
             request.parts = [Part(request, 0, template.rows, request.tensors)]
         else:
@@ -158,6 +175,9 @@ class Dispatcher:
 
     def _send(self, part: Part, now: float) -> None:
         serving = part.request.prepared.serving
+        if serving.stages:
+            self._send_staged(part, now)
+            return
         members = serving.ready
         if part.tried:
             members = [member for member in members if member not in part.tried] or members
@@ -182,6 +202,33 @@ class Dispatcher:
         part.attempts += 1
         member.put(part)
         self.touch(member)
+
+    def _send_staged(self, part: Part, now: float) -> None:
+        """Choose a replica for every stage and put the part on its way."""
+        self._release(part)
+        serving = part.request.prepared.serving
+        route = choose_route(serving, part.tried, now, _draw)
+        if route is None or not serving.ready:
+            pool = serving.pool
+            text = (
+                f"model '{pool.model}' version {pool.version} has a stage without a replica that is ready; retry in 1 s"
+            )
+            self._again(part.request, VersionGone(text, retry_after_s=1.0), now)
+            return
+        self._next_id += 1
+        part.wire_id = self._next_id
+        part.attempts += 1
+        self._itineraries.launch(part, route)
+        for member in route:
+            self.touch(member)
+
+    def _release(self, part: Part) -> None:
+        """No stage needs to go on with the part."""
+        legs, part.legs, part.gathered = part.legs, (), None
+        for leg in legs:
+            if leg.member is not None and leg.wire_id in leg.member.in_flight:
+                leg.member.cancel(leg)
+                self.touch(leg.member)
 
     def touch(self, member: Member) -> None:
         """The member has something to send: flush it at the end of this turn."""
@@ -264,6 +311,13 @@ class Dispatcher:
         request = part.request
         if request.done:
             return
+        if isinstance(part, Leg):
+            whole = self._itineraries.gather(part, answer)
+            if whole is None:
+                return
+            part = part.whole
+            self._arrived(part)
+            answer = whole
         batched = request.prepared.serving.spec.batched
         if len(request.parts) == 1:
             body = respond(answer.head, part.rows if batched else -1, answer.tensors, request.request_id)
@@ -282,6 +336,13 @@ class Dispatcher:
         rows = request.prepared.template.rows
         receipt = "|".join(dict.fromkeys(item.receipt for item in answers))  # type: ignore[attr-defined]
         self._succeed(request, respond(answer.head, rows, tensors, request.request_id), receipt, now)
+
+    def _arrived(self, part: Part) -> None:
+        """All stages are done with the part: nothing is in flight for it any more."""
+        for leg in part.legs:
+            if leg.member is not None:
+                leg.member.take(leg.wire_id)
+        part.legs, part.gathered = (), None
 
     def _succeed(self, request: Request, body: bytes, receipt: str, now: float) -> None:
         if len(body) > self._bounds.max_message_bytes:
@@ -305,18 +366,40 @@ class Dispatcher:
             if part is None or part.request.done:
                 continue
             error = kind(refusal.message, retry_after_s=retry_s)
-            if isinstance(error, VersionGone):
+            if isinstance(part, Leg) and part not in part.whole.legs:
+                continue
+            if isinstance(error, NextStageGone) and isinstance(part, Leg):
+                self._later(part.whole, error)
+            elif isinstance(error, VersionGone):
                 self._again(part.request, error, now)
             elif kind.retryable and self._may_retry(part, member):
                 self._accounts.retried(part, error.reason)
-                part.tried = (*part.tried, member)
-                self._send(part, now)
+                whole = part.whole if isinstance(part, Leg) else part
+                whole.tried = (*whole.tried, member)
+                self._send(whole, now)
             else:
                 self._fail(part.request, error)
 
     def _may_retry(self, part: Part, member: Member) -> bool:
-        others = [other for other in part.request.prepared.serving.ready if other not in (*part.tried, member)]
-        return bool(others) and part.attempts < _MAX_ATTEMPTS and self._budget.spend()
+        serving = part.request.prepared.serving
+        ready = serving.stages[part.index].ready if isinstance(part, Leg) and serving.stages else serving.ready
+        whole = part.whole if isinstance(part, Leg) else part
+        others = [other for other in ready if other not in (*whole.tried, member)]
+        return bool(others) and whole.attempts < _MAX_ATTEMPTS and self._budget.spend()
+
+    def _later(self, part: Part, error: NextStageGone) -> None:
+        """A stage could not reach the next: our own links will say which replica is gone; then another way is tried."""
+        self._release(part)
+        if part.attempts >= _MAX_ATTEMPTS:
+            self._fail(part.request, error)
+            return
+        self._accounts.retried(part, error.reason)
+        self._delay(_AGAIN_S * part.attempts, lambda: self._if_wanted(part))
+
+    def _if_wanted(self, part: Part) -> None:
+        request = part.request
+        if not request.done and part in request.parts and not part.legs:
+            self._send(part, time.monotonic())
 
     def _again(self, request: Request, error: VersionGone, now: float) -> None:
         """The version was unloaded on the way: begin anew with the version that serves now, all parts of it."""
@@ -340,8 +423,11 @@ class Dispatcher:
         Not charged to the retry budget: each loss costs a part one retry, and a cluster has few replicas to lose.
         """
         now = time.monotonic()
-        for part in parts:
+        for lost in parts:
+            part = lost.whole if isinstance(lost, Leg) else lost
             if part.request.done or part not in part.request.parts:  # answered, or begun anew by an earlier part
+                continue
+            if isinstance(lost, Leg) and lost not in part.legs:  # on another way already
                 continue
             part.tried = (*part.tried, member)
             if part.attempts >= _MAX_ATTEMPTS:
@@ -359,6 +445,7 @@ class Dispatcher:
 
     def _take_back(self, request: Request) -> None:
         for part in request.parts:
+            self._release(part)
             if part.member is not None and part.wire_id in part.member.in_flight:
                 part.member.cancel(part)
                 self.touch(part.member)
@@ -425,7 +512,8 @@ def _cut_elements(data: Buffer, rows: int, start: int, end: int) -> Buffer:
 
 
 def _late(request: Request, now: float) -> DeadlineExceeded:
-    waiting = {part.member.info.id for part in request.parts if part.member and part.wire_id in part.member.in_flight}
+    legs = [leg for part in request.parts for leg in (part.legs or (part,))]
+    waiting = {leg.member.info.id for leg in legs if leg.member and leg.wire_id in leg.member.in_flight}
     where = ", ".join(sorted(waiting)) or "no replica"
     return DeadlineExceeded(
         f"deadline passed after {(now - request.arrived) * 1e3:.0f} ms; "

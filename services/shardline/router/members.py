@@ -60,6 +60,7 @@ class Member:
         self._reported_rows: dict[str, int] = {}
         self._reported_at = 0.0
         self._row_ms: dict[str, float] = {}
+        self._fits: dict[str, tuple[float, float]] = {}
         self._bursts = 0
         self.link = LinkClient(context, info.link, self._receive, self._up, self._lost)
 
@@ -72,16 +73,25 @@ class Member:
         """What the policy needs to know of this member."""
         return Candidate(self.own_rows, self._reported_rows.get(pool, 0), now - self._reported_at)
 
+    def fit(self, pool: str) -> tuple[float, float]:
+        """(alpha, beta) of a batch there, in seconds; zeros before the first report."""
+        return self._fits.get(pool, (0.0, 0.0))
+
     def put(self, part: Part) -> None:
         """Queue a part for the next flush."""
+        self.expect(part)
+        head = part.head
+        group = self._groups.get(head)
+        if group is None:
+            self._groups[head] = [part]
+        else:
+            group.append(part)
+
+    def expect(self, part: Part) -> None:
+        """The part is in flight here, though this router sends nothing: another stage does."""
         part.member = self
         self.in_flight[part.wire_id] = part
         self.own_rows += part.rows
-        group = self._groups.get(part.request.prepared.head)
-        if group is None:
-            self._groups[part.request.prepared.head] = [part]
-        else:
-            group.append(part)
 
     def take(self, wire_id: int) -> Part | None:
         """The part that an answer is for, no longer in flight; None where nobody waits for it."""
@@ -102,9 +112,9 @@ class Member:
         """Nobody wants the part any more: it is taken back, or the replica is told with the next flush."""
         if self.take(part.wire_id) is None:
             return
-        waiting = self._groups.get(part.request.prepared.head, ())
+        waiting = self._groups.get(part.head, ())
         if part in waiting:
-            self._groups[part.request.prepared.head].remove(part)
+            self._groups[part.head].remove(part)
         else:
             self._cancelled.append(part.wire_id)
 
@@ -130,10 +140,11 @@ class Member:
                 self._groups[head] = parts
                 continue
             _add_group(message, frames, head, parts, now)
-            burst = Burst(len(parts))
-            for part in parts:
-                part.burst = burst
-            self._bursts += 1
+            if not parts[0].request.prepared.serving.stages:
+                burst = Burst(len(parts))
+                for part in parts:
+                    part.burst = burst
+                self._bursts += 1
             sent += parts
         if self._cancelled:
             message.cancelled.extend(self._cancelled)
@@ -146,7 +157,11 @@ class Member:
 
     def _is_fast(self, part: Part) -> bool:
         prepared = part.request.prepared
-        return prepared.joined and self._row_ms.get(prepared.serving.pool_text, _SLOW_MS) < _SLOW_MS
+        return (
+            prepared.joined
+            and not prepared.serving.stages
+            and self._row_ms.get(prepared.serving.pool_text, _SLOW_MS) < _SLOW_MS
+        )
 
     def _lose(self, parts: list[Part]) -> None:
         lost = [part for part in parts if self.take(part.wire_id) is not None]
@@ -167,6 +182,7 @@ class Member:
             for load in message.loads:
                 self._reported_rows[load.pool] = load.queue_rows + load.running_rows
                 self._row_ms[load.pool] = load.alpha_ms + load.beta_ms
+                self._fits[load.pool] = (load.alpha_ms / 1e3, load.beta_ms / 1e3)
         self._on_message(self, message, frames)
 
     def report(self, pool: PoolKey, rows: int) -> None:
@@ -207,7 +223,7 @@ def _add_group(message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: 
     if not prepared.joined:
         for part in parts:
             frames.extend(part.tensors)
-    elif len(prepared.template.tensors) == 1:
+    elif len(parts[0].tensors) == 1:
         group.columns.append(b"".join([part.tensors[0] for part in parts]))
     else:
         group.columns.extend(b"".join(column) for column in zip(*[part.tensors for part in parts], strict=True))

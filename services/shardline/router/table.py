@@ -5,27 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from shardline.core.cluster import PoolKey
 from shardline.core.errors import NotFound, Unavailable
 from shardline.router.policy import default_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from shardline.core.cluster import PoolKey
     from shardline.core.models import ModelSpec
     from shardline.router.members import Member
-    from shardline.wire.descriptions import Description
+    from shardline.wire.descriptions import Description, StageLink
+
+
+@dataclass(slots=True)
+class StagePool:
+    """The replicas of one stage of a plan. limit_rows: bound of all their queues together."""
+
+    link: StageLink
+    pool_text: str
+    ready: list[Member] = field(default_factory=list)
+    limit_rows: int = 0
 
 
 @dataclass(slots=True)
 class Serving:
-    """A model version that some replica describes. ready: members that rows may be sent to."""
+    """A model version that some replica describes.
+
+    ready: members that rows may be sent to; of a split model those of the first stage, none while any stage has none.
+    stages: of a split model, one pool each; empty where one replica executes the whole model.
+    """
 
     pool: PoolKey
     pool_text: str
     description: Description
     members: list[Member] = field(default_factory=list)
     ready: list[Member] = field(default_factory=list)
+    stages: tuple[StagePool, ...] = ()
 
     @property
     def spec(self) -> ModelSpec:
@@ -38,6 +53,11 @@ class Serving:
         if not self.spec.batched or self.description.unbatched_because:
             return 0
         return self.spec.batching.buckets[-1] if self.spec.batching.buckets else self.spec.batching.max_rows
+
+    @property
+    def limit_rows(self) -> float:
+        """Rows that all stages can hold at once; infinite where the model is not split."""
+        return min((pool.limit_rows for pool in self.stages), default=float("inf"))
 
 
 @dataclass(slots=True)
@@ -62,24 +82,17 @@ class Table:
         Models and versions that stay keep their objects, which requests in flight refer to; a version that went away
         is left with no member that is ready.
         """
-        found: dict[PoolKey, Serving] = {}
-        for member in members:
-            for pool, description in member.descriptions.items():
-                serving = found.get(pool)
-                if serving is None:
-                    serving = found[pool] = Serving(pool, str(pool), description)
-                serving.members.append(member)
-                if member.usable:
-                    serving.ready.append(member)
+        found = _take_stock(members)
         for model in self.models.values():
             for version, before in list(model.versions.items()):
                 if before.pool not in found:
-                    before.members, before.ready = [], []
+                    before.members, before.ready, before.stages = [], [], ()
                     del model.versions[version]
         for pool, now in found.items():
             model = self.models.setdefault(pool.model, Model(pool.model))
             before = model.versions.setdefault(pool.version, now)
             before.description, before.members, before.ready = now.description, now.members, now.ready
+            before.stages = now.stages
         for name, model in list(self.models.items()):
             if not model.versions:
                 del self.models[name]
@@ -102,6 +115,49 @@ class Table:
                 retry_after_s=1.0,
             )
         return serving
+
+
+def _take_stock(members: Iterable[Member]) -> dict[PoolKey, Serving]:
+    """What the members serve, one entry per model version."""
+    found: dict[PoolKey, Serving] = {}
+    plans: dict[tuple[PoolKey, str], dict[int, list[tuple[Member, Description]]]] = {}
+    for member in members:
+        for pool, description in member.descriptions.items():
+            if description.plan:
+                key = (PoolKey(pool.model, pool.version), description.plan)
+                plans.setdefault(key, {}).setdefault(pool.stage, []).append((member, description))
+                continue
+            serving = found.setdefault(pool, Serving(pool, str(pool), description))
+            serving.members.append(member)
+            if member.usable:
+                serving.ready.append(member)
+    for (pool, _), by_stage in plans.items():
+        staged = _staged(pool, by_stage)
+        known = found.get(pool)
+        # Stages of different plans never meet: the plan that more replicas can serve is the one that does.
+        if known is None or _strength(staged) > _strength(known):
+            found[pool] = staged
+    return found
+
+
+def _staged(pool: PoolKey, by_stage: Mapping[int, Sequence[tuple[Member, Description]]]) -> Serving:
+    """A split model under one plan, from the replicas of its stages."""
+    description = next(iter(by_stage.values()))[0][1]
+    pools = []
+    for link in description.stages:
+        there = by_stage.get(link.stage, ())
+        usable = [(member, own) for member, own in there if member.usable]
+        limit = sum(own.spec.batching.queue_rows for _, own in usable)
+        text = str(PoolKey(pool.model, pool.version, link.stage))
+        pools.append(StagePool(link, text, [member for member, _ in usable], limit))
+    whole = all(stage.ready for stage in pools)
+    members = list(dict.fromkeys(member for there in by_stage.values() for member, _ in there))
+    return Serving(pool, str(pool), description, members, pools[0].ready if whole else [], tuple(pools))
+
+
+def _strength(serving: Serving) -> int:
+    """How many replicas its weakest stage has."""
+    return min((len(stage.ready) for stage in serving.stages), default=len(serving.ready))
 
 
 def _known(models: Mapping[str, Model]) -> str:

@@ -23,6 +23,9 @@ BATCHING = Batching(max_rows=8, buckets=(8,), priority_levels=2, default_priorit
 class Served:
     """As much of a served version as the intake looks at."""
 
+    stage = None
+    joins = None
+
     def __init__(self) -> None:
         self.spec = ModelSpec("m", 1, "onnx", (), (), BATCHING, b"", "")
 

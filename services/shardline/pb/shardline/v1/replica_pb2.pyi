@@ -53,20 +53,22 @@ class RowHead(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., stage: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorHead, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., itinerary: _Optional[_Union[Itinerary, _Mapping]] = ...) -> None: ...
 
 class RowGroup(_message.Message):
-    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "columns")
+    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "columns", "receipt")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     head: bytes
     calls: _containers.RepeatedScalarFieldContainer[int]
     rows: _containers.RepeatedScalarFieldContainer[int]
     deadline_ms: _containers.RepeatedScalarFieldContainer[int]
     priority: _containers.RepeatedScalarFieldContainer[int]
     columns: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    receipt: _containers.RepeatedCompositeFieldContainer[StageReceipt]
+    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ..., receipt: _Optional[_Iterable[_Union[StageReceipt, _Mapping]]] = ...) -> None: ...
 
 class ToReplica(_message.Message):
     __slots__ = ("protocol", "groups", "cancelled", "cancelled_by")
