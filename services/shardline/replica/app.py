@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from shardline.replica.join import Joins
     from shardline.replica.served import Served
 
+    Find = Callable[[], Served | None]
+
 log = logs.get(__name__)
 
 _REPORT_IDLE_S = 0.05
@@ -204,11 +206,13 @@ class Replica:
     def _announce(self) -> None:
         if self._membership is not None:
             self._membership.set_pools(self._host.pools)
-        for served in self._host.served:
-            labels = (served.spec.name, str(served.spec.version))
-            self._metrics.gauge("shardline_queue_rows", partial(_queue_rows, served), *labels)
-            self._metrics.gauge("nv_inference_pending_request_count", partial(_queued_calls, served), *labels)
-            self._metrics.gauge("shardline_model_ready", partial(_takes_rows, served), *labels)
+        # By pool, not by object: a gauge must not keep the session of a version that was unloaded.
+        for pool in self._host.pools:
+            labels = (pool.model, str(pool.version))
+            find = partial(self._host.find, pool)
+            self._metrics.gauge("shardline_queue_rows", partial(_queue_rows, find), *labels)
+            self._metrics.gauge("nv_inference_pending_request_count", partial(_queued_calls, find), *labels)
+            self._metrics.gauge("shardline_model_ready", partial(_takes_rows, find), *labels)
 
     def _healthy(self) -> str | None:
         return None if self._started.is_set() else "models are loading"
@@ -254,16 +258,19 @@ class Replica:
             membership.put_statistics(served.spec.name, served.spec.version, message.SerializeToString())
 
 
-def _queue_rows(served: Served) -> float:
-    return float(served.queue.rows)
+def _queue_rows(find: Find) -> float:
+    served = find()
+    return float(served.queue.rows) if served else 0.0
 
 
-def _queued_calls(served: Served) -> float:
-    return float(served.queue.calls)
+def _queued_calls(find: Find) -> float:
+    served = find()
+    return float(served.queue.calls) if served else 0.0
 
 
-def _takes_rows(served: Served) -> float:
-    return float(not served.draining)
+def _takes_rows(find: Find) -> float:
+    served = find()
+    return float(not served.draining) if served else 0.0
 
 
 def device_options(settings: ReplicaSettings) -> DeviceOptions:
