@@ -41,6 +41,8 @@ _ERRORS = by_reason()
 _SWEEP_S = 0.02
 _MAX_ATTEMPTS = 8
 _AGAIN_S = 0.05
+_LONGEST_S = 30 * 86400.0
+"""Deadlines later than this are this one: links count milliseconds in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,8 @@ class Dispatcher:
         self._budget.earn()
         return Request(prepared, tensors, request_id, reply, now, deadline, size)
 
-    def _launch(self, request: Request, now: float) -> None:
-        """Cut the request into parts and send them."""
+    def _launch(self, request: Request, now: float, tried: tuple[Member, ...] = ()) -> None:
+        """Cut the request into parts and send them, to replicas that were not tried where there are others."""
         self._requests[id(request)] = request
         self._next_deadline = min(self._next_deadline, request.deadline)
         template = request.prepared.template
@@ -169,6 +171,7 @@ class Dispatcher:
         request.left = len(request.parts)
         parts = request.parts
         for part in parts:
+            part.tried = tried
             self._send(part, now)
             if request.done or request.parts is not parts:  # failed, or begun anew with another version
                 return
@@ -371,7 +374,8 @@ class Dispatcher:
             if isinstance(error, NextStageGone) and isinstance(part, Leg):
                 self._later(part.whole, error)
             elif isinstance(error, VersionGone):
-                self._again(part.request, error, now)
+                whole = part.whole if isinstance(part, Leg) else part
+                self._again(part.request, error, now, (*whole.tried, member))
             elif kind.retryable and self._may_retry(part, member):
                 self._accounts.retried(part, error.reason)
                 whole = part.whole if isinstance(part, Leg) else part
@@ -401,8 +405,11 @@ class Dispatcher:
         if not request.done and part in request.parts and not part.legs:
             self._send(part, time.monotonic())
 
-    def _again(self, request: Request, error: VersionGone, now: float) -> None:
-        """The version was unloaded on the way: begin anew with the version that serves now, all parts of it."""
+    def _again(self, request: Request, error: VersionGone, now: float, tried: tuple[Member, ...] = ()) -> None:
+        """The version was unloaded on the way: begin anew with the version that serves now, all parts of it.
+
+        tried: replicas that do not have it although the table still says so; being idle, they would be chosen again.
+        """
         request.attempts += 1
         if request.attempts > _MAX_ATTEMPTS:
             self._fail(request, error)
@@ -415,7 +422,7 @@ class Dispatcher:
             return
         self._accounts.retried(request.parts[0], error.reason)
         request.answers.clear()
-        self._launch(request, now)
+        self._launch(request, now, tried)
 
     def lost(self, member: Member, parts: Iterable[Part]) -> None:
         """A link broke: its parts run again elsewhere, while the deadline allows.
@@ -485,9 +492,9 @@ def _draw(count: int) -> int:
 
 def _timeout(left_s: float | None, prepared: Prepared, default_s: float) -> float:
     """Seconds that the request may take: its gRPC deadline, its parameter, the model's default, the router's."""
-    if left_s is not None:
-        return left_s
-    return prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s or default_s
+    if left_s is None:
+        left_s = prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s or default_s
+    return min(left_s, _LONGEST_S)
 
 
 def _cut_rows(request: Request, start: int, end: int) -> list[Buffer]:
