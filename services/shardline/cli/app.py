@@ -84,6 +84,32 @@ def serve(
         typer.Option(metavar="NAME", help="Name of the cluster, where several share one Redis. [default: default]"),
     ] = None,
     models: Annotated[str, typer.Option(metavar="NAME,NAME", help="Serve only these. [default: all]")] = "",
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=WHAT",
+            help="Split a model over processes: into MODEL=3 stages, as few as fit the memory (MODEL=auto, MODEL=8Gi for one "
+            "stage), or by the plan that `shardline plan --out` wrote (MODEL=FOLDER). May be repeated. [default: as its config "
+            "says]",
+            show_default=False,
+        ),
+    ] = None,
+    stage_replicas: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=N,N",
+            help="Replicas of each stage of a split model. May be repeated. [default: as the plan suggests where there are cores, "
+            "else 1 each]",
+            show_default=False,
+        ),
+    ] = None,
+    plan_estimate: Annotated[
+        bool, typer.Option("--plan-estimate", help="Guess a split model's times instead of measuring them.")
+    ] = False,
+    replica_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory that one replica may map, as 4Gi or 900Mi. [default: unlimited]"),
+    ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Serve the good models where others are broken.")
     ] = False,
@@ -102,7 +128,8 @@ def serve(
     Every option can also be given by the environment, as SHARDLINE_REPLICAS=4; so can all other settings.
     """
     with one_line():
-        from shardline.cli.serve import Output, serve_cluster
+        from shardline.cli.plan import parse_bytes
+        from shardline.cli.serve import Output, Selection, serve_cluster
 
         flags = {
             "repository": repository,
@@ -116,9 +143,11 @@ def serve(
             "redis_url": redis,
             "cluster": cluster,
             "start_s": start_timeout,
+            "replica_memory_bytes": None if replica_memory is None else parse_bytes(replica_memory),
         }
         names = tuple(name.strip() for name in models.split(",") if name.strip())
-        serve_cluster(flags, names, keep_going=keep_going, output=Output.of(quiet=quiet, json_logs=json_logs))
+        selection = Selection(names, keep_going, tuple(stages or ()), tuple(stage_replicas or ()), plan_estimate)
+        serve_cluster(flags, selection, Output.of(quiet=quiet, json_logs=json_logs))
 
 
 @app.command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path  # noqa: TC003 (typer reads the annotations when it runs)
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,9 +83,8 @@ def plan(
 
 
 def _run(model: Path, request: PlanRequest, out: Path | None, *, as_json: bool) -> None:
-    from shardline.partition.extract import extract
+    from shardline.local.verified import extract_verified
     from shardline.partition.planning import find_model, make_plan
-    from shardline.partition.verify import verify
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
@@ -93,9 +93,7 @@ def _run(model: Path, request: PlanRequest, out: Path | None, *, as_json: bool) 
         report = _reporter(bar)
         made = make_plan(model, request, report)
         if out is not None:
-            stages = extract(made, model, out, report)
-            verified = verify(stages, model, progress=report)
-            _draw(made, find_model(model), out)
+            _, verified = extract_verified(made, model, out, report, partial(_draw, made, find_model(model)))
     if as_json:
         typer.echo(made.to_json(), nl=False)
         return

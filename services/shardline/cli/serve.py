@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -20,6 +21,7 @@ from shardline.local.child import describe_event, parse_event
 from shardline.local.options import ClusterFailed, ClusterOptions, load_settings
 from shardline.local.preflight import check_models
 from shardline.local.supervisor import Supervisor
+from shardline.local.wishes import parse_wishes, wanted_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,15 +50,34 @@ class Output(Enum):
         return cls.QUIET if quiet else cls.LINES if json_logs else cls.PEOPLE
 
 
-def serve_cluster(flags: Mapping[str, Any], models: tuple[str, ...], *, keep_going: bool, output: Output) -> None:
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which models are served, and how. stages, stage_replicas: `MODEL=…` as given; estimate: times of plans are guessed."""
+
+    models: tuple[str, ...] = ()
+    keep_going: bool = False
+    stages: tuple[str, ...] = ()
+    stage_replicas: tuple[str, ...] = ()
+    estimate: bool = False
+
+
+def serve_cluster(flags: Mapping[str, Any], selection: Selection, output: Output) -> None:
     """Run a cluster until a signal ends it. Raises Failure where it cannot start."""
     terminal = Terminal(output)
     try:
+        wishes = parse_wishes(selection.stages, selection.stage_replicas)
         settings = load_settings(**flags)
-        checked = check_models(settings.repository, models, keep_going=keep_going)
+        checked = check_models(settings.repository, selection.models, keep_going=selection.keep_going)
         for line in checked.left_out:
             terminal.notice(f"left out: {line}")
-        options = ClusterOptions(settings, checked.limit_to, all_lines=output is Output.LINES)
+        options = ClusterOptions(
+            settings,
+            checked.limit_to,
+            all_lines=output is Output.LINES,
+            splits=wanted_splits(checked.stages, wishes),
+            versions=checked.versions,
+            plan_estimate=selection.estimate,
+        )
         _configure_logs(settings, output)
         with terminal:
             asyncio.run(_supervise(Supervisor(options, checked.models, terminal)))
@@ -195,8 +216,8 @@ def answer_row(answer: FirstAnswer) -> tuple[str, ...]:
     return (
         answer.model,
         answer.version,
-        str(answer.stages),
-        str(answer.replicas),
+        str(len(answer.replicas)),
+        "+".join(map(str, answer.replicas)),
         answer.device,
         answer.endpoint,
         answer.answer,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import time
 from collections import deque
@@ -29,7 +30,8 @@ _FATAL_LEVELS = frozenset({"error", "critical"})
 class ChildSpec:
     """How a child is started. role: router, replica or redis. environment: the whole of it.
 
-    stdin: what it reads on its standard input, for what must not show in the process list.
+    stdin: what it reads on its standard input, for what must not show in the process list. memory_bytes: bound on the
+    memory it may map (RLIMIT_DATA), 0 for none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ChildSpec:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     stdin: bytes = b""
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Child:
             raise
         finally:
             os.close(write_end)
+        if spec.memory_bytes:
+            _bound_memory(process.pid, spec.memory_bytes)
         assert process.stdin is not None
         process.stdin.write(spec.stdin)
         process.stdin.close()
@@ -139,6 +144,12 @@ class Child:
         if line:
             self._lines.append(line)
             self._on_line(self.spec.name, line)
+
+
+def _bound_memory(pid: int, size_bytes: int) -> None:
+    """From outside, since between fork and exec Python cannot run safely beside threads; it has hardly begun by now."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
 async def _open_output() -> tuple[_Output, int]:

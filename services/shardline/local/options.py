@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from shardline.ops import settings
 from shardline.ops.settings import ClusterSettings, SettingsError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardline.local.wishes import Wish
+
 LOCAL_HOST = "127.0.0.1"
 """A cluster on a laptop is not the network's: other addresses are asked for, by flag or environment."""
-_FLAGS = {"--redis-url=": "--redis=", "--start-s=": "--start-timeout="}
+_FLAGS = {
+    "--redis-url=": "--redis=",
+    "--start-s=": "--start-timeout=",
+    "--replica-memory-bytes=": "--replica-memory=",
+}
 
 
 class ClusterFailed(Exception):
@@ -22,14 +31,17 @@ class ClusterFailed(Exception):
 class ClusterOptions:
     """A local cluster.
 
-    settings: from flags and environment. models: names to serve, all if empty. keep_going: serve the good models where others are broken. all_lines: children log as much as the
-    settings say, since someone reads it; else warnings and errors only.
+    settings: from flags and environment. models: names to serve, all if empty. all_lines: children log as much as the settings
+    say, since someone reads it; else warnings and errors only. splits: models to split, and their versions.
+    plan_estimate: times are guessed where a plan is made.
     """
 
     settings: ClusterSettings
     models: tuple[str, ...] = ()
-    keep_going: bool = False
     all_lines: bool = False
+    splits: Mapping[str, Wish] = field(default_factory=dict)
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    plan_estimate: bool = False
 
     @property
     def endpoint(self) -> str:

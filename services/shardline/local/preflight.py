@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from shardline.local.options import ClusterFailed
 from shardline.repository import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from shardline.core.models import Stages
     from shardline.repository import FoundModel
 
 
@@ -21,12 +22,15 @@ class CheckedModels:
     """Models that will be served.
 
     models: their names. limit_to: what replicas are told to serve, () for all of the repository (then models that are
-    added later may be loaded, too). left_out: what is broken and left out, a line each.
+    added later may be loaded, too). left_out: what is broken and left out, a line each. stages: into how many each model's
+    config asks to cut it; versions: of each that are served.
     """
 
     models: tuple[str, ...]
     limit_to: tuple[str, ...]
     left_out: tuple[str, ...]
+    stages: Mapping[str, Stages] = field(default_factory=dict)
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def check_models(repository: str, wanted: Sequence[str], *, keep_going: bool) -> CheckedModels:
@@ -54,7 +58,13 @@ def choose(repository: str, found: Sequence[FoundModel], wanted: Sequence[str], 
     good = tuple(name for name in names if known[name].ok)
     if not good:
         raise ClusterFailed(f"no model in {repository} can be served: {'; '.join(problems.values())}")
-    return CheckedModels(good, good if wanted or len(good) < len(names) else (), tuple(problems.values()))
+    return CheckedModels(
+        good,
+        good if wanted or len(good) < len(names) else (),
+        tuple(problems.values()),
+        {name: known[name].stages for name in good},
+        {name: known[name].versions for name in good},
+    )
 
 
 def problem_of(model: FoundModel) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from shardline.coord.connection import Connection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from shardline.core.cluster import ReplicaInfo
+    from shardline.local.layout import Layout
     from shardline.local.reporter import Reporter
     from shardline.wire.client import ModelEntry
 
@@ -32,13 +34,13 @@ _NOT_YET = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"})
 
 
 async def until_served(
-    options: ClusterOptions, models: tuple[str, ...], redis_url: str, reporter: Reporter
+    options: ClusterOptions, layout: Layout, models: tuple[str, ...], redis_url: str, reporter: Reporter
 ) -> tuple[FirstAnswer, ...]:
     """Wait until the routers are ready, all replicas are, and each model has answered a request.
 
     Raises ClusterFailed after `start_s`, saying what is still missing, and at once where a model cannot be served.
     """
-    waiting = _Waiting(options, models, redis_url, reporter)
+    waiting = _Waiting(options, layout, models, redis_url, reporter)
     try:
         async with asyncio.timeout(options.settings.start_s):
             return await waiting.run()
@@ -51,9 +53,12 @@ async def until_served(
 class _Waiting:
     """The steps of the wait; `missing` says what the present step waits for."""
 
-    def __init__(self, options: ClusterOptions, models: tuple[str, ...], redis_url: str, reporter: Reporter) -> None:
+    def __init__(
+        self, options: ClusterOptions, layout: Layout, models: tuple[str, ...], redis_url: str, reporter: Reporter
+    ) -> None:
         self.missing = "nothing was tried"
         self._options = options
+        self._layout = layout
         self._models = models
         self._redis_url = redis_url
         self._reporter = reporter
@@ -71,11 +76,12 @@ class _Waiting:
             return await self._first_requests(client, replicas)
 
     async def _until_replicas_ready(self, client: InferenceClient, connection: Connection) -> tuple[ReplicaInfo, ...]:
-        wanted = self._options.settings.replicas
+        wanted = self._layout.processes
         while True:
             replicas = await _replicas(connection)
             ready = tuple(info for info in replicas if info.state is ReplicaState.READY)
-            self._reporter.progress("models warm", warm_models(replicas, self._models), wanted * len(self._models))
+            warm, to_warm = warm_models(replicas, self._models), self._layout.warm(self._models)
+            self._reporter.progress("models warm", warm, to_warm)
             self._reporter.progress("replicas ready", len(ready), wanted)
             self.missing = f"{len(ready)} of {wanted} replicas are ready"
             if len(ready) >= wanted:
@@ -149,13 +155,13 @@ def warm_models(replicas: Iterable[ReplicaInfo], models: Iterable[str]) -> int:
 
 def first_answer(model: str, answer: Answer, replicas: tuple[ReplicaInfo, ...], endpoint: str) -> FirstAnswer:
     """A row of the table that is shown when the cluster serves."""
-    pools = [pool for replica in replicas for pool in replica.pools if pool.model == model]
     serving = [replica for replica in replicas if any(pool.model == model for pool in replica.pools)]
+    pools = [pool for replica in serving for pool in replica.pools if pool.model == model]
+    counts = Counter(pool.stage for pool in pools if str(pool.version) == answer.version)
     return FirstAnswer(
         model=model,
         version=answer.version,
-        stages=len({pool.stage for pool in pools}),
-        replicas=len(serving),
+        replicas=tuple(counts[stage] for stage in sorted(counts)),
         device=", ".join(sorted({replica.device for replica in serving})),
         endpoint=endpoint,
         answer=", ".join(f"{name} {describe(array)}" for name, array in answer.items()),

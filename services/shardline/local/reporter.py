@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FirstAnswer:
-    """The first request to one model, and what is known about the model. latency_s: as the client saw it."""
+    """The first request to one model, and what is known about the model.
+
+    replicas: of each stage, one number where it is not split. latency_s: as the client saw it.
+    """
 
     model: str
     version: str
-    stages: int
-    replicas: int
+    replicas: tuple[int, ...]
     device: str
     endpoint: str
     answer: str

@@ -19,6 +19,7 @@ from shardline.local.backoff import GiveUp, RestartPolicy
 from shardline.local.child import Child, ChildSpec, describe_status
 from shardline.local.options import ClusterFailed, ClusterOptions
 from shardline.local.readiness import until_served
+from shardline.local.staging import stage_models
 from shardline.local.sweeping import Sweeping
 from shardline.ops.cpu import available_cpus
 
@@ -94,10 +95,12 @@ class Supervisor:
                 spec, redis_url = redis.private_redis(folder)
                 keep(spec)
             await redis.until_answers(redis_url, limit_s)
-            for spec in environment.children(options, redis_url, folder, available_cpus()):
+            cores = available_cpus()
+            layout = await stage_models(options, self._models, cores, self._reporter, sweeping)
+            for spec in environment.children(options, layout, redis_url, folder, cores):
                 keep(spec)
             self._record(options, redis_url, sweeping)
-            answers = await until_served(options, self._models, redis_url, self._reporter)
+            answers = await until_served(options, layout, self._models, redis_url, self._reporter)
         except ClusterFailed as failure:
             self._fail(failure)
             return

@@ -208,6 +208,12 @@ class ClusterSettings(ProcessSettings, _Edge):
     routers: int = Field(1, ge=1, le=64, description="Router processes; they share the port.")
     device: Device = Field("auto", description="Device of the replicas, as for a replica.")
     threads: int = Field(0, ge=0, description="CPU threads per execution; 0: the CPUs shared among the replicas.")
+    replica_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory that one replica may map (RLIMIT_DATA), in bytes: a model that needs more fails to load, and "
+        "`--stages MODEL=auto` cuts it so that it fits; 0: no limit.",
+    )
     start_s: Positive = Field(300.0, description="Longest time in seconds until every model is ready.")
     drain_s: Seconds = Field(30.0, description="Longest time in seconds that requests in flight get to end on SIGTERM.")
 

@@ -25,6 +25,8 @@ from shardline.partition.planning import find_model, silent, stage_part
 from shardline.partition.shapes import infer_types
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardline.partition.costs import Progress
 
 STAGES_FILE = "stages.json"
@@ -60,9 +62,16 @@ def stage_folder(index: int) -> str:
     return f"stage-{index}"
 
 
-def extract(plan: Plan, model_path: Path, out_dir: Path, progress: Progress = silent) -> ExtractedStages:
+def extract(
+    plan: Plan,
+    model_path: Path,
+    out_dir: Path,
+    progress: Progress = silent,
+    accept: Callable[[ExtractedStages], None] | None = None,
+) -> ExtractedStages:
     """Write the plan and one model per stage into `out_dir`, which is created, or replaced where it holds an earlier plan.
 
+    accept: looks at the stages while they still have a temporary name; what it raises leaves `out_dir` as it was.
     Raises PlanMismatch where the model is another than the plan's, ModelRejected where the plan does not suit it, a stage is no
     valid ONNX model, or `out_dir` holds something else.
     """
@@ -81,6 +90,8 @@ def extract(plan: Plan, model_path: Path, out_dir: Path, progress: Progress = si
         stages = _Stages(plan=plan.digest, files=files)
         (partial / STAGES_FILE).write_text(stages.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
+        if accept is not None:
+            accept(_extracted(plan, partial))
         _put_in_place(partial, out_dir, Path(name) / "old")
     progress(len(parts), len(parts), "written")
     return _extracted(plan, out_dir)

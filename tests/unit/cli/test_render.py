@@ -10,7 +10,8 @@ import pytest
 
 from shardline.cli.call import answer_json, answer_rows, explain, model_row
 from shardline.cli.render import duration_text, json_values, print_table, receipt_lines, values_text
-from shardline.cli.serve import Output, Terminal, line_for_people
+from shardline.cli.serve import Output, Terminal, answer_row, line_for_people
+from shardline.core.cluster import PoolKey, ReplicaInfo, ReplicaState
 from shardline.local.readiness import broken_models, describe, first_answer
 from shardline.local.reporter import FirstAnswer
 from shardline.wire.client import Answer, CallFailed, ModelEntry, ModelMetadata, TensorMetadata
@@ -115,7 +116,16 @@ def test_a_model_is_broken_only_if_none_of_its_versions_can_come() -> None:
 
 def test_the_first_answer_counts_nobody_who_does_not_serve_the_model() -> None:
     row = first_answer("digits", ANSWER, (), "127.0.0.1:8001")
-    assert (row.replicas, row.stages, row.version, row.device) == (0, 0, "3", "")
+    assert (row.replicas, row.version, row.device) == ((), "3", "")
+
+
+def test_the_first_answer_counts_the_replicas_of_each_stage_of_the_version_that_answered() -> None:
+    pools = [(PoolKey("digits", 3, 1),), (PoolKey("digits", 3), PoolKey("digits", 2)), (PoolKey("digits", 3, 1),)]
+    replicas = tuple(
+        ReplicaInfo(f"r-{at}", "c", "l", ReplicaState.READY, own, "cpu", "here", 1, 0.0) for at, own in enumerate(pools)
+    )
+    row = first_answer("digits", ANSWER, replicas, "127.0.0.1:8001")
+    assert answer_row(row)[1:4] == ("3", "2", "1+2")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +194,7 @@ def test_ready_prints_the_table_on_standard_output(capsys: pytest.CaptureFixture
     from shardline.local.options import load_settings
 
     terminal, _ = _terminal(Output.QUIET)
-    row = FirstAnswer("digits", "1", 1, 2, "cpu", "127.0.0.1:8001", "label [1] 7", 0.0021)
+    row = FirstAnswer("digits", "1", (2, 1), "cpu", "127.0.0.1:8001", "label [1] 7", 0.0021)
     terminal.ready(load_settings(repository="models"), (row,))
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("digits", "cpu", "127.0.0.1:8001", "label [1] 7", "2.1 ms"))
+    assert all(word in printed for word in ("digits", "2+1", "cpu", "127.0.0.1:8001", "label [1] 7", "2.1 ms"))

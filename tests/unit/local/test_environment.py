@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shardline.local.environment import children, metrics_ports
+from shardline.local.layout import Layout, StagedModel
 from shardline.local.options import ClusterFailed, ClusterOptions, load_settings
 from shardline.ops.settings import ReplicaSettings, RouterSettings, load
 
@@ -29,8 +30,9 @@ def options(*, models: tuple[str, ...] = (), all_lines: bool = False, **flags: A
     return ClusterOptions(load_settings(repository="/models", **flags), models, all_lines=all_lines)
 
 
-def specs(role: str, given: ClusterOptions, cores: int = 8) -> list[ChildSpec]:
-    return [spec for spec in children(given, REDIS, FOLDER, cores) if spec.role == role]
+def specs(role: str, given: ClusterOptions, cores: int = 8, layout: Layout | None = None) -> list[ChildSpec]:
+    layout = layout or Layout(given.settings.replicas, given.models)
+    return [spec for spec in children(given, layout, REDIS, FOLDER, cores) if spec.role == role]
 
 
 def loaded(kind: Any, spec: ChildSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -59,9 +61,30 @@ def test_each_process_reads_the_settings_that_were_meant_for_it(monkeypatch: pyt
 
 
 def test_children_have_different_names_and_run_with_this_python() -> None:
-    made = children(options(replicas=3, routers=2), REDIS, FOLDER, 4)
+    made = children(options(replicas=3, routers=2), Layout(3), REDIS, FOLDER, 4)
     assert sorted(spec.name for spec in made) == ["replica 0", "replica 1", "replica 2", "router 0", "router 1"]
     assert {spec.argv[1:] for spec in made} == {("-m", "shardline.router"), ("-m", "shardline.replica")}
+
+
+def test_each_stage_has_replicas_of_its_own_and_the_cores_are_shared_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(1, ("a",), (StagedModel("m", 3, Path("/plans/m"), (2, 1)),))
+    monkeypatch.setenv("SHARDLINE_STAGE", "/somewhere/else#0")
+    made = specs("replica", options(), 8, layout)
+    assert [spec.name for spec in made] == ["replica 0", "replica m:3/0 (0)", "replica m:3/0 (1)", "replica m:3/1"]
+    read = [loaded(ReplicaSettings, spec, monkeypatch) for spec in made]
+    assert [(one.models, one.stage) for one in read] == [
+        (("a",), ""),
+        (("m",), "/plans/m#0"),
+        (("m",), "/plans/m#0"),
+        (("m",), "/plans/m#1"),
+    ]
+    assert {one.threads for one in read} == {2}
+
+
+def test_only_replicas_are_bound_in_memory() -> None:
+    given = options(replica_memory_bytes=700 << 20)
+    assert {spec.memory_bytes for spec in specs("replica", given)} == {700 << 20}
+    assert {spec.memory_bytes for spec in specs("router", given)} == {0}
 
 
 def test_settings_without_a_flag_reach_the_children_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shardline.core.models import Stages
 from shardline.local.options import ClusterFailed
 from shardline.local.preflight import CheckedModels, check_models, choose
 from shardline.repository import FoundModel
+from tests import onnx_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +21,22 @@ BAD = FoundModel("bad", reason="config.pbtxt: no such field 'x'")
 
 
 def test_a_good_repository_is_served_whole_and_new_models_may_join() -> None:
-    assert choose("r", [GOOD], [], keep_going=False) == CheckedModels(("good",), (), ())
+    checked = choose("r", [GOOD], [], keep_going=False)
+    assert checked == CheckedModels(("good",), (), (), {"good": Stages()}, {"good": (1,)})
 
 
 def test_named_models_are_the_only_ones_and_need_no_good_neighbours() -> None:
-    assert choose("r", [GOOD, BAD], ["good", "good"], keep_going=False) == CheckedModels(("good",), ("good",), ())
+    checked = choose("r", [GOOD, BAD], ["good", "good"], keep_going=False)
+    assert (checked.models, checked.limit_to, checked.left_out) == (("good",), ("good",), ())
+
+
+def test_what_configs_ask_of_splitting_is_known_before_anything_is_started(tmp_path: Path) -> None:
+    config = 'parameters { key: "shardline.stages" value { string_value: "3" } }'
+    onnx_models.save(tmp_path, "split", 2, onnx_models.add_one(), config)
+    onnx_models.save(tmp_path, "whole", 1, onnx_models.add_one())
+    checked = check_models(str(tmp_path), [], keep_going=False)
+    assert checked.stages == {"split": Stages(3), "whole": Stages()}
+    assert checked.versions == {"split": (2,), "whole": (1,)}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_plan_is_printed_and_its_stages_and_pictures_are_written(tmp_path: Pat
     assert "Tensors over cuts" in output
     assert "Verified" in output
     names = {item.name for item in (tmp_path / "out").iterdir()}
-    assert names == {"plan.json", "stages.json", "graph.svg", "graph.png", "stage-0", "stage-1"}
+    assert names == {"plan.json", "stages.json", "verified.json", "graph.svg", "graph.png", "stage-0", "stage-1"}
 
 
 def test_a_plan_for_programs_is_json(tmp_path: Path) -> None:
