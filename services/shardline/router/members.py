@@ -27,6 +27,7 @@ _BURSTS = 2
 """Unanswered messages beyond which small rows of fast models are held: one is executed, one waits for it."""
 _SLOW_MS = 2.0
 """Predicted time of one row from which a model is not fast: its rows queue at the replica, where batches form."""
+_NO_REPORT = (0, float("-inf"))
 
 
 class Member:
@@ -57,8 +58,7 @@ class Member:
         self._on_room = on_room
         self._groups: dict[bytes, list[Part]] = {}
         self._cancelled: list[int] = []
-        self._reported_rows: dict[str, int] = {}
-        self._reported_at = 0.0
+        self._reports: dict[str, tuple[int, float]] = {}  # by pool: rows, and when it was said
         self._row_ms: dict[str, float] = {}
         self._fits: dict[str, tuple[float, float]] = {}
         self._bursts = 0
@@ -71,7 +71,8 @@ class Member:
 
     def candidate(self, pool: str, now: float) -> Candidate:
         """What the policy needs to know of this member."""
-        return Candidate(self.own_rows, self._reported_rows.get(pool, 0), now - self._reported_at)
+        rows, reported_at = self._reports.get(pool, _NO_REPORT)
+        return Candidate(self.own_rows, rows, now - reported_at)
 
     def fit(self, pool: str) -> tuple[float, float]:
         """(alpha, beta) of a batch there, in seconds; zeros before the first report."""
@@ -178,17 +179,16 @@ class Member:
             log.warning("link.protocol", replica=self.info.id, theirs=message.protocol, ours=PROTOCOL)
             return
         if message.loads:
-            self._reported_at = time.monotonic()
+            now = time.monotonic()
             for load in message.loads:
-                self._reported_rows[load.pool] = load.queue_rows + load.running_rows
+                self._reports[load.pool] = (load.queue_rows + load.running_rows, now)
                 self._row_ms[load.pool] = load.alpha_ms + load.beta_ms
                 self._fits[load.pool] = (load.alpha_ms / 1e3, load.beta_ms / 1e3)
         self._on_message(self, message, frames)
 
     def report(self, pool: PoolKey, rows: int) -> None:
         """A load report that came by Redis."""
-        self._reported_rows[str(pool)] = rows
-        self._reported_at = time.monotonic()
+        self._reports[str(pool)] = (rows, time.monotonic())
 
     def _up(self) -> None:
         log.info("link.up", replica=self.info.id)
