@@ -25,7 +25,10 @@ class OutputHead:
 
 @dataclass(slots=True)
 class ResultHead:
-    """A decoded ResultHead, and the response heads made from it so far (by rows; -1 where there is no batch axis)."""
+    """A decoded ResultHead, and the response heads made from it so far (by rows; -1 where there is no batch axis).
+
+    fixed: there are outputs, and none is of BYTES, so the rows say how long each tensor is.
+    """
 
     model: str
     version: int
@@ -34,12 +37,12 @@ class ResultHead:
     _prepared: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     def pieces(self, rows: int) -> tuple[bytes, ...]:
-        """For each tensor, the bytes that go before it in a response of `rows` rows; sizes must be fixed."""
+        """For each tensor, the bytes that go before it in a response of `rows` rows; `fixed` must hold."""
         found = self._prepared.get(rows)
         if found is None:
             head = self.head(rows)
             pieces = [raw_prefix(output.row_bytes * max(rows, 1)) for output in self.outputs]
-            found = (head + pieces[0], *pieces[1:]) if pieces else (head,)
+            found = (head + pieces[0], *pieces[1:])
             if len(self._prepared) >= 256:
                 self._prepared.clear()
             self._prepared[rows] = found
@@ -66,7 +69,7 @@ def decode_result_head(data: bytes) -> ResultHead:
         for dim in tensor.dims:
             size *= dim
         outputs.append(OutputHead(tensor.name, tensor.datatype, tuple(tensor.dims), size))
-    fixed = all(BY_NAME[tensor.datatype].item_bytes for tensor in message.outputs)
+    fixed = bool(outputs) and all(BY_NAME[tensor.datatype].item_bytes for tensor in message.outputs)
     return ResultHead(message.model, message.version, tuple(outputs), fixed)
 
 
