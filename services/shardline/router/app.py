@@ -47,6 +47,8 @@ log = logs.get(__name__)
 
 _SWEEP_S = 0.02
 _SERVICE = "inference.GRPCInferenceService"
+_PROCESS = "shardline.router"
+"""Health of this name: whether the router takes calls, with models or without. A cluster must route to one that says why not."""
 
 
 class Router:
@@ -111,6 +113,7 @@ class Router:
         endpoint = Endpoint(self._metrics, lambda: None if self._table.models else "no model is served yet")
         await self._front.start()
         await endpoint.start(settings.metrics_host, settings.metrics_port)
+        await self._health.set(_PROCESS, health_pb2.HealthCheckResponse.SERVING)
         address = f"{settings.host}:{self._front.port}"
         log.info("router.listening", address=address, front=self._front.name, why=self._why)
         membership = RouterMembership(self._connection, self._info(address, endpoint.port))

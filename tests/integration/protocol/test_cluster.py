@@ -211,7 +211,7 @@ def test_loading_or_unloading_what_is_not_there_is_not_found(client: triton.Infe
 def test_health_tells_of_the_server_and_of_each_model(pairs: ClusterProcess) -> None:
     with channel(pairs) as opened:
         health = health_pb2_grpc.HealthStub(opened)
-        for name in ("", SERVICE, "add", "versioned"):
+        for name in ("", SERVICE, "shardline.router", "add", "versioned"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status == SERVING
         with pytest.raises(grpc.RpcError) as caught:
             health.Check(health_pb2.HealthCheckRequest(service="no_such_model"), timeout=TIMEOUT_S)
