@@ -28,3 +28,15 @@ def keep_large_buffers() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)) and bool(
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
     )
+
+
+def give_back_free_memory() -> bool:
+    """Return what is free in the heap to the system, once. Returns False where nothing was, or the C library is another.
+
+    For after a model was loaded or unloaded: each thread that loads has a heap of its own, which would keep the room.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return False
+    return bool(trim(ctypes.c_size_t(0)))

@@ -12,7 +12,7 @@ from shardline.batching.policy import Limits
 from shardline.core.cluster import PoolKey
 from shardline.core.errors import ModelFailed, ModelRejected, NotFound, ServingError
 from shardline.core.models import BatchingMode, ModelSpec
-from shardline.ops import logs
+from shardline.ops import allocator, logs
 from shardline.replica.join import Joins
 from shardline.replica.queue import BatchQueue
 from shardline.replica.runtime import DeviceOptions, Session
@@ -171,6 +171,7 @@ class Host:
                 unbatched_because=served.unbatched_because,
             )
             self._announce()
+        await asyncio.to_thread(allocator.give_back_free_memory)
 
     def _pool(self, model: str, version: int) -> PoolKey:
         return PoolKey(model, version, 0 if self._stage is None else self._stage[1])
@@ -193,17 +194,20 @@ class Host:
 
     async def unload(self, model: str, versions: Iterable[int] = ()) -> None:
         """Retire versions: stop announcing them, let their rows end, free them. All where none is named."""
-        wanted = set(versions)
+        await asyncio.gather(*(self._retire(served) for served in self._stop_announcing(model, set(versions))))
+        await asyncio.to_thread(allocator.give_back_free_memory)
+
+    def _stop_announcing(self, model: str, versions: set[int]) -> list[Served]:
         retiring = [
             served
             for pool, served in self._served.items()
-            if pool.model == model and (not wanted or pool.version in wanted)
+            if pool.model == model and (not versions or pool.version in versions)
         ]
         for served in retiring:
             served.draining = True
             self._set_state(model, served.pool.version, "UNLOADING")
         self._announce()
-        await asyncio.gather(*(self._retire(served) for served in retiring))
+        return retiring
 
     async def _retire(self, served: Served) -> None:
         """Rows sent before routers knew still run: their grace is over when none came for a while."""

@@ -233,6 +233,7 @@ class _Executor:
         while (batch := self._batches.get()) is not None:
             batch.execute()
             self._loop.call_soon_threadsafe(self._ended, self, batch)
+            del batch  # a thread that waits must not keep the session of a version that is unloaded meanwhile
 
     def close(self) -> None:
         self._batches.put(None)
