@@ -85,6 +85,7 @@ class Prefetch:
     """The next batch's buffers of one shape key, filled row by row while the device computes.
 
     Only rows of at least `row_bytes_at_least` are worth it: smaller ones are joined faster than they are looked after.
+    A call of more than `max_rows` (a router that knows an older config) is left as it came.
     """
 
     max_rows: int
@@ -97,7 +98,7 @@ class Prefetch:
         """Copy the chunk's rows behind those already staged and let the chunk point to the copies."""
         if sum(spec.row_bytes for spec in chunk.head.inputs) < self.row_bytes_at_least:
             return
-        if any(array.dtype == object for array in chunk.arrays):
+        if chunk.total > self.max_rows or any(array.dtype == object for array in chunk.arrays):
             return
         if not self._fits(key, chunk):
             self._open(key, chunk)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shardline.batching.policy import bucket_for
 from shardline.core.errors import ModelFailed
+from shardline.ops import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from shardline.replica.chunk import Chunk
     from shardline.replica.runtime import Run
     from shardline.replica.served import Served
+
+log = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,27 @@ class Batch:
     def execute(self) -> None:
         """Join, run, and leave the outcomes; never raises. Runs in the executor's thread."""
         started = time.monotonic()
-        served = self.served
-        feeds = self.feeds if self.feeds is not None else served.join(self.chunks, self.bucket)
-        joined = time.monotonic()
         try:
-            outputs = served.session.run(feeds, self.names, self.run)
-            self.outcomes.append(Outcome(self.chunks, outputs))
+            feeds = self.feeds if self.feeds is not None else self._join(self.chunks, self.bucket)
+            self.input_s = time.monotonic() - started
+            self.outcomes.append(Outcome(self.chunks, self._run(feeds)))
         except ModelFailed as error:
             self._isolate(self.chunks, error)
-        ended = time.monotonic()
-        self.input_s = joined - started
-        self.compute_s = ended - joined
+        self.compute_s = time.monotonic() - started - self.input_s
+
+    def _join(self, chunks: Sequence[Chunk], bucket: int) -> dict[str, np.ndarray]:
+        try:
+            return self.served.join(chunks, bucket)
+        except Exception as error:  # a thread that dies takes all models of the replica along
+            raise _unexpected("its input cannot be joined", error) from error
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+        try:
+            return self.served.session.run(feeds, self.names, self.run)
+        except ModelFailed:
+            raise
+        except Exception as error:
+            raise _unexpected("its run ended in an error", error) from error
 
     def _isolate(self, chunks: list[Chunk], error: ModelFailed) -> None:
         """A batch failed: run its halves apart, until only the calls that fail by themselves are left.
@@ -93,11 +106,17 @@ class Batch:
             return
         for half in halves:
             rows = sum(chunk.total for chunk in half)
-            feeds = self.served.join(half, bucket_for(rows, self.served.buckets))
             try:
-                self.outcomes.append(Outcome(half, self.served.session.run(feeds, self.names, self.run)))
+                feeds = self._join(half, bucket_for(rows, self.served.buckets))
+                self.outcomes.append(Outcome(half, self._run(feeds)))
             except ModelFailed as failed:
                 self._isolate(half, failed)
+
+
+def _unexpected(what: str, error: Exception) -> ModelFailed:
+    """An error that no model should cause: the callers get its kind, the log gets the traceback."""
+    log.error("batch.unexpected", exc_info=error)
+    return ModelFailed(f"model failed: {what}: {type(error).__name__} (see the replica's log)")
 
 
 def _halve(chunks: list[Chunk]) -> tuple[list[Chunk], list[Chunk]] | None:
