@@ -90,24 +90,62 @@ def _router(axes: Axes) -> None:
     )
     for at, text in enumerate(steps):
         _step(axes, 36, 46.3 - 4.5 * at, 21, text, ROUTER)
-    _arrow(axes, (61.2, 44.5), (76.4, 50), ROUTER)
-    _arrow(axes, (61.2, 39), (76.4, 33.5), ROUTER)
-    _label(axes, 67.6, 50.6, "ZeroMQ link", bold=True, size=8.8)
-    _label(axes, 69.2, 41.7, "rows, answers,\ncancellations, load", colour=QUIET, size=7.8)
+    _arrow(axes, (61.2, 46), (75.6, 49.5), ROUTER)
+    _label(axes, 67.6, 51.6, "ZeroMQ link", bold=True, size=8.8)
+    _label(axes, 68.8, 43.2, "rows, answers,\ncancellations, load", colour=QUIET, size=7.8)
 
 
-def _replica(axes: Axes, y: float, title: str) -> None:
-    _box(axes, 77, y, 36.5, 13.4, REPLICA)
-    _label(axes, 95.2, y + 11.1, title, bold=True)
-    _step(axes, 78.6, y + 4.9, 15.6, "batching queue", REPLICA)
-    _step(axes, 96.4, y + 4.9, 15.6, "ONNX Runtime", REPLICA)
+def _flow(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, bend: float = 0.0) -> None:
     axes.add_patch(
         FancyArrowPatch(
-            (94.3, y + 6.7), (96.3, y + 6.7), arrowstyle="-|>", mutation_scale=9, color=REPLICA, shrinkA=0, shrinkB=0
+            start,
+            end,
+            connectionstyle=f"arc3,rad={bend}",
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=REPLICA,
+            linewidth=1.9,
+            shrinkA=0,
+            shrinkB=0,
         )
     )
-    _label(axes, 86.4, y + 2.5, "by shape and priority", colour=QUIET, size=7.8)
-    _label(axes, 104.2, y + 2.5, "CPU, CUDA, simulated", colour=QUIET, size=7.8)
+
+
+def _replicas(axes: Axes) -> None:
+    _box(axes, 78.4, 44.6, 35.6, 12.2, REPLICA)
+    _box(axes, 77, 43.2, 35.6, 12.2, REPLICA)
+    _label(axes, 94.8, 53.1, "replica × N: one process, one device", bold=True)
+    _step(axes, 78.6, 47.2, 14.8, "batching queue", REPLICA)
+    _step(axes, 96.2, 47.2, 14.8, "ONNX Runtime", REPLICA)
+    _flow(axes, (93.5, 49), (96.1, 49))
+    _label(axes, 86, 45.1, "by shape and priority", colour=QUIET, size=7.8)
+    _label(axes, 103.6, 45.1, "CPU, CUDA, simulated", colour=QUIET, size=7.8)
+
+
+def _stages(axes: Axes) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (75, 24.6),
+            39.6,
+            15.4,
+            boxstyle="round,pad=0,rounding_size=1.1",
+            facecolor="none",
+            edgecolor=QUIET,
+            linewidth=1.0,
+            linestyle=(0, (1.5, 2.5)),
+        )
+    )
+    _label(axes, 94.8, 37.8, "a model split into stages", bold=True)
+    for x, name in ((77, "stage 0"), (100.2, "stage 1")):
+        _box(axes, x, 28.6, 12.4, 7.2, REPLICA)
+        _label(axes, x + 6.2, 33.4, name, bold=True, size=8.8)
+        _label(axes, x + 6.2, 30.8, "queue → run", colour=QUIET, size=7.8)
+    _flow(axes, (89.5, 32.2), (100.1, 32.2))
+    _label(axes, 94.8, 34.1, "activations", colour=QUIET, size=7.8)
+    _flow(axes, (60.9, 37.6), (76.9, 33.4))
+    _flow(axes, (106.4, 28.5), (60.9, 31.4), bend=-0.2)
+    _label(axes, 67.2, 26.4, "answers", colour=QUIET, size=7.8)
+    _label(axes, 66.2, 34.4, "rows", colour=QUIET, size=7.8)
 
 
 def _coordination(axes: Axes) -> None:
@@ -115,12 +153,12 @@ def _coordination(axes: Axes) -> None:
     _label(axes, 46.5, 12.6, "Redis", bold=True)
     _label(axes, 46.5, 8.4, "leases · load reports\nmodels wanted · statistics", colour=QUIET, size=8)
     _arrow(axes, (46.5, 26.6), (46.5, 16.2), REDIS, dashed=True)
-    _arrow(axes, (84, 25.6), (60, 13.4), REDIS, dashed=True)
+    _arrow(axes, (82, 24), (60, 13.4), REDIS, dashed=True)
     _label(axes, 28.6, 21.4, "small facts only:\nlosing it costs balance,\nnot answers", colour=QUIET, size=7.8)
     _box(axes, 77, 5, 36.5, 10.6, CONTROL)
     _label(axes, 95.2, 12.6, "controller (Kubernetes)", bold=True)
     _label(axes, 95.2, 8.4, "Model objects → Deployments,\nrollouts that warm before they drain", colour=QUIET, size=8)
-    _arrow(axes, (100, 16.2), (100, 25.6), CONTROL, dashed=True)
+    _arrow(axes, (100, 16.2), (100, 24), CONTROL, dashed=True)
     _arrow(axes, (76.4, 8.6), (60, 8.6), CONTROL, dashed=True)
 
 
@@ -143,8 +181,8 @@ def draw() -> Figure:
     )
     _clients(axes)
     _router(axes)
-    _replica(axes, 43.4, "replica: one process, one device")
-    _replica(axes, 26.2, "replica")
+    _replicas(axes)
+    _stages(axes)
     _coordination(axes)
     return figure
 
