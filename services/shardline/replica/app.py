@@ -148,6 +148,7 @@ class Replica:
         # What was loaded or unloaded by hand is known after the first beat; without Redis the policy counts.
         await membership.announced(2.0)
         await self._host.load_all(self._unwanted)
+        allocator.settle()
         self._started.set()
         membership.set_state(ReplicaState.READY)
         log.info("replica.ready", replica=self._id, pools=[str(pool) for pool in self._host.pools])

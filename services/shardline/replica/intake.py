@@ -58,8 +58,9 @@ class Intake:
             return
         now = time.monotonic()
         at = 0
+        alone = len(message.groups) == 1 and not message.cancelled
         for group in message.groups:
-            at = self._group(peer, group, frames, at, now)
+            at = self._group(peer, group, frames, at, now, alone=alone)
         if message.cancelled:
             self._cancel(message.cancelled_by or peer, set(message.cancelled))
         self._scheduler.pump()
@@ -69,8 +70,10 @@ class Intake:
             joins.cancel(peer, calls)
         self._scheduler.cancel(peer, calls)
 
-    def _group(self, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
-        """Queue a group whose frames begin at `at`; returns where the next group's begin."""
+    def _group(
+        self, peer: bytes, group: pb.RowGroup, frames: Sequence[Buffer], at: int, now: float, *, alone: bool = False
+    ) -> int:
+        """Queue a group whose frames begin at `at`; returns where the next group's begin. alone: nothing else came."""
         calls = list(group.calls)
         end = len(frames)  # where the group's own end is unknown, nothing after it can be told apart
         try:
@@ -84,7 +87,10 @@ class Intake:
             if head.itinerary is not None:
                 peer = head.itinerary.reply_to
             served = self._serving(head)
-            for chunk in _chunks(head, peer, group, frames[at:end], now, served.spec.batching):
+            chunks = _chunks(head, peer, group, frames[at:end], now, served.spec.batching)
+            if alone and len(chunks) == 1 and served.joins is None and self._scheduler.express(served, chunks[0]):
+                return end
+            for chunk in chunks:
                 for whole in (chunk,) if served.joins is None else served.joins.add(chunk, now):
                     self._scheduler.submit(served, whole)
         except ServingError as error:

@@ -67,11 +67,30 @@ class Scheduler:
             served.counters.observe_failure(error.reason, 0.0, len(chunk.calls))
             self._answers.refuse(chunk, chunk.calls, error)
             return
+        if served.waits:
+            served.returns.arrived(chunk.total, chunk.arrived)
         key = served.key_of(chunk.head)
         if self._prefetch and not self._idle and served.shares_batches and not served.spec.batching.pad_inputs:
             served.prefetch.stage(key, chunk)
         served.queue.put(key, chunk)
         self._waiting[id(served)] = served
+
+    def express(self, served: Served, chunk: Chunk) -> bool:
+        """Run a chunk at once, where nothing waits and the batch is shorter than queueing it; False where it must queue."""
+        if self._waiting or len(self._idle) < len(self._executors) or chunk.dropped or served.waits:
+            return False
+        if not served.shares_batches or chunk.total > served.buckets[-1] or chunk.earliest <= chunk.arrived:
+            return False
+        bucket = bucket_for(chunk.total, served.buckets)
+        if not 0 < served.fit.predict_s(bucket) < INLINE_BELOW_S:
+            return False
+        names = chunk.head.outputs or served.output_names
+        batch = Batch(served, [chunk], chunk.total, bucket, names, chunk.arrived)
+        served.running_rows += chunk.total
+        batch.execute()
+        self._finish(batch)
+        self._answers.flush()
+        return True
 
     def cancel(self, peer: bytes, calls: set[int]) -> None:
         """Nobody waits for these calls of `peer` any more."""
@@ -101,7 +120,8 @@ class Scheduler:
             if key is None:
                 del self._waiting[id(served)]
                 continue
-            decision = decide(served.queue.view(key), now, served.limits, served.returning)
+            returning = served.returns.returning(served.queue.rows, served.fit.alpha_s) if served.waits else None
+            decision = decide(served.queue.view(key), now, served.limits, returning)
             if isinstance(decision, Take):
                 self._start(served, key, decision.rows, now)
                 return True
@@ -161,6 +181,8 @@ class Scheduler:
         served = batch.served
         served.running_rows -= batch.rows
         started = time.monotonic()
+        if served.waits:
+            served.returns.answered(batch.rows, started)
         for outcome in batch.outcomes:
             if outcome.error is None:
                 self._answers.results(batch, outcome)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shardline.batching.latency import LatencyFit
+from shardline.batching.returning import ReturnTracker
 from shardline.core.cluster import LoadReport, PoolKey
 from shardline.ops.metrics import BatchCounters
 from shardline.replica.assemble import Prefetch, join, shape_key
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from shardline.batching.policy import Limits, Returning
+    from shardline.batching.policy import Limits
     from shardline.core.datatypes import DataType
     from shardline.core.models import ModelSpec
     from shardline.replica.chunk import Chunk, Head, ShapeKey
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from shardline.replica.queue import BatchQueue
     from shardline.replica.runtime import Session
     from shardline.replica.stage import StageRole
+
+
+_WAIT_FROM_ALPHA_S = 0.001
 
 
 @dataclass(slots=True)
@@ -42,13 +46,18 @@ class Served:
     prefetch: Prefetch = field(init=False)
     fit: LatencyFit = field(default_factory=LatencyFit)
     counters: BatchCounters = field(default_factory=BatchCounters)
-    returning: Returning | None = None
+    returns: ReturnTracker = field(default_factory=ReturnTracker)
     running_rows: int = 0
     busy_until: float = 0.0
     draining: bool = False
 
     def __post_init__(self) -> None:
         self.prefetch = Prefetch(self.buckets[-1] if self.shares_batches else 0)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a batch may be worth waiting for: the fixed cost is more than waking up twice, or a delay is configured."""
+        return self.limits.delay_s > 0 or (self.shares_batches and self.fit.alpha_s > _WAIT_FROM_ALPHA_S)
 
     @property
     def shares_batches(self) -> bool:

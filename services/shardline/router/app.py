@@ -35,7 +35,7 @@ from shardline.router.dispatch import Bounds, Dispatcher
 from shardline.router.repository import RepositoryControl
 from shardline.router.servicer import InferenceServicer, stream_handler
 from shardline.router.table import Table
-from shardline.wire.front import EdgeOptions, Front, GrpcioFront, NativeFront, choose, infer_handler
+from shardline.wire.front import EdgeOptions, Front, Gate, GrpcioFront, NativeFront, choose, infer_handler
 from shardline.wire.link import LinkContext
 
 if TYPE_CHECKING:
@@ -99,9 +99,12 @@ class Router:
             return NativeFront(options, self._add_servicers, self._dispatcher), why
         return GrpcioFront(options, self._add_servicers), why
 
-    def _add_servicers(self, server: grpc.aio.Server) -> None:
+    def _add_servicers(self, server: grpc.aio.Server, gate: Gate) -> None:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._servicer, server)
-        handlers = {"ModelInfer": infer_handler(self._dispatcher), "ModelStreamInfer": stream_handler(self._servicer)}
+        handlers = {
+            "ModelInfer": infer_handler(self._dispatcher, gate),
+            "ModelStreamInfer": stream_handler(self._servicer),
+        }
         server.add_registered_method_handlers(_SERVICE, handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -118,6 +121,7 @@ class Router:
         log.info("router.listening", address=address, front=self._front.name, why=self._why)
         membership = RouterMembership(self._connection, self._info(address, endpoint.port))
         self._gauges()
+        allocator.settle()
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [

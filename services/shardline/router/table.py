@@ -33,6 +33,7 @@ class Serving:
 
     ready: members that rows may be sent to; of a split model those of the first stage, none while any stage has none.
     stages: of a split model, one pool each; empty where one replica executes the whole model.
+    limit_rows: rows that all stages can hold at once; infinite where the model is not split.
     """
 
     pool: PoolKey
@@ -41,6 +42,7 @@ class Serving:
     members: list[Member] = field(default_factory=list)
     ready: list[Member] = field(default_factory=list)
     stages: tuple[StagePool, ...] = ()
+    limit_rows: float = float("inf")
 
     @property
     def spec(self) -> ModelSpec:
@@ -53,11 +55,6 @@ class Serving:
         if not self.spec.batched or self.description.unbatched_because:
             return 0
         return self.spec.batching.buckets[-1] if self.spec.batching.buckets else self.spec.batching.max_rows
-
-    @property
-    def limit_rows(self) -> float:
-        """Rows that all stages can hold at once; infinite where the model is not split."""
-        return min((pool.limit_rows for pool in self.stages), default=float("inf"))
 
 
 @dataclass(slots=True)
@@ -92,7 +89,7 @@ class Table:
             model = self.models.setdefault(pool.model, Model(pool.model))
             before = model.versions.setdefault(pool.version, now)
             before.description, before.members, before.ready = now.description, now.members, now.ready
-            before.stages = now.stages
+            before.stages, before.limit_rows = now.stages, now.limit_rows
         for name, model in list(self.models.items()):
             if not model.versions:
                 del self.models[name]
@@ -152,7 +149,8 @@ def _staged(pool: PoolKey, by_stage: Mapping[int, Sequence[tuple[Member, Descrip
         pools.append(StagePool(link, text, [member for member, _ in usable], limit))
     whole = all(stage.ready for stage in pools)
     members = list(dict.fromkeys(member for there in by_stage.values() for member, _ in there))
-    return Serving(pool, str(pool), description, members, pools[0].ready if whole else [], tuple(pools))
+    limit = min(stage.limit_rows for stage in pools)
+    return Serving(pool, str(pool), description, members, pools[0].ready if whole else [], tuple(pools), limit)
 
 
 def _strength(serving: Serving) -> int:

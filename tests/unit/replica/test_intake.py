@@ -38,6 +38,9 @@ class Listener:
         self.refused: list[tuple[list[int], str]] = []
         self.cancelled: list[tuple[bytes, set[int]]] = []
 
+    def express(self, served: object, chunk: Chunk) -> bool:
+        return False
+
     def submit(self, _served: object, chunk: Chunk) -> None:
         self.chunks.append(chunk)
 
