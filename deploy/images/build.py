@@ -62,12 +62,18 @@ def _build_stage(description: Description, name: str, variant: Description) -> s
     code = commands(description, "code", target="/code" + target, requirements="", sources="/src")
     lines = [
         f"FROM {variant['base']} AS build-{name}",
+        "RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends binutils >/dev/null",
         f"COPY {variant['requirements']} /src/requirements.txt",
-        "RUN " + " && \\\n    ".join(packages),
+        "RUN " + " && \\\n    ".join(map(_for_a_shell, packages)),
         "COPY services/shardline /src/shardline",
         "RUN " + " && \\\n    ".join(code),
     ]
     return "\n".join(lines)
+
+
+def _for_a_shell(command: str) -> str:
+    """The same words, where a shell reads them: parentheses are find's."""
+    return " ".join(f"'{word}'" if word in ("(", ")", "!", "{}") else word for word in command.split(" "))
 
 
 def _result_stage(description: Description, name: str, variant: Description) -> str:
@@ -124,6 +130,8 @@ def archive(description: Description, variant: str, out: Path) -> Path:
     system = layers / f"system-{packages.stem}.tar"
     with tempfile.TemporaryDirectory(dir=layers) as folder:
         if not (packages.exists() and system.exists()):
+            for old in layers.glob(f"*packages-{variant}-*.tar"):
+                old.unlink()
             _package_layers(description, Path(folder), requirements, packages, system)
         code = Path(folder) / "code"
         inside = code / target.lstrip("/")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 UNUSED = ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "__pycache__", "pydoc_data")
+UNUSED_MODULES = ("_tkinter*", "_test*", "_xxtest*", "_curses*", "readline*", "nis.*", "_dbm*", "_gdbm*", "xxlimited*")
+"""Extension modules for a terminal, a window or a test; they pull in libraries of their own."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BUSYBOX_SHELL = ("sh", "cat", "printf")
 """What the chart's Redis start line needs."""
@@ -41,7 +43,7 @@ def system_root(root: Path, extra: Iterable[Path], user: str, folders: Iterable[
     """CPython under /usr/local, its libraries and `extra`, accounts, certificates and empty folders."""
     prefix, version = Path(sys.base_prefix), sysconfig.get_python_version()
     library = root / "usr/local/lib"
-    ignored = shutil.ignore_patterns(*UNUSED, "site-packages", "config-*", "*.a")
+    ignored = shutil.ignore_patterns(*UNUSED, "site-packages", "config-*", "*.a", *UNUSED_MODULES)
     shutil.copytree(prefix / f"lib/python{version}", library / f"python{version}", ignore=ignored)
     (library / f"python{version}/site-packages").mkdir()
     binary = root / "usr/local/bin"
@@ -50,12 +52,16 @@ def system_root(root: Path, extra: Iterable[Path], user: str, folders: Iterable[
     shutil.copy2(program, binary / f"python{version}")
     for name in ("python3", "python"):
         (binary / name).symlink_to(f"python{version}")
-    needed = _asked(program) | libraries_of(prefix / f"lib/python{version}/lib-dynload") | set(extra)
+    needed = _asked(program) | libraries_of(library / f"python{version}/lib-dynload") | set(extra)
     copy_libraries(root, needed)
     accounts(root, user, folders)
     if CERTIFICATES.exists():
         (root / "etc/ssl/certs").mkdir(parents=True)
         shutil.copy(CERTIFICATES, root / "etc/ssl/certs")
+    # The interpreter of the official images is stripped, one that was built here may not be.
+    if strip := shutil.which("strip"):
+        parts = [binary / f"python{version}", *library.glob("libpython*.so*")]
+        subprocess.run([strip, "--strip-unneeded", *map(str, parts)], check=True)
     compile_all = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([sys.executable, *compile_all, "-s", str(root), str(library / f"python{version}")], check=False)
 
