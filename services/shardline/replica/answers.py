@@ -178,7 +178,8 @@ class LinkAnswers:
 
     def _head(self, served: Served, names: Sequence[str], arrays: Sequence[np.ndarray]) -> bytes:
         first = 1 if served.spec.batched else 0
-        key = (served.pool, tuple(names), tuple(array.shape[first:] for array in arrays))
+        # With the digest: a version may be loaded again from another file, whose outputs have other data types.
+        key = (served.pool, served.spec.digest, tuple(names), tuple(array.shape[first:] for array in arrays))
         data = self._heads.get(key)
         if data is None:
             message = pb.ResultHead(model=served.spec.name, version=served.spec.version)
