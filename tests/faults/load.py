@@ -151,7 +151,7 @@ class Load:
     def _run(self) -> None:
         try:
             asyncio.run(self._call_all())
-        except BaseException as failure:  # noqa: BLE001  the test's thread raises it
+        except BaseException as failure:
             self._failure = failure
 
     async def _call_all(self) -> None:

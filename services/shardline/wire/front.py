@@ -13,7 +13,7 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import grpc
 
 from shardline.core.errors import ServingError
+from shardline.wire import farewell
 from shardline.wire.statuses import code_of, trailing
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -87,7 +88,30 @@ class EdgeOptions:
         return args
 
 
-AddServicers = Callable[[grpc.aio.Server], None]
+class Gate:
+    """Where answers leave a grpcio server. calls: that are open; `held`: answers wait, so that none is written."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._opened: asyncio.Event | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, answers wait."""
+        opened = self._opened = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._opened = None
+            opened.set()
+
+    async def passed(self) -> None:
+        """Returns when an answer may leave."""
+        while self._opened is not None:
+            await self._opened.wait()
+
+
+AddServicers = Callable[[grpc.aio.Server, Gate], None]
 
 
 def choose(asked: str, options: EdgeOptions) -> tuple[str, str]:
@@ -117,21 +141,25 @@ class _AwaitedReply:
             self.future.set_exception(error)
 
 
-def infer_handler(inference: Inference) -> grpc.RpcMethodHandler[bytes, bytes]:
+def infer_handler(inference: Inference, gate: Gate) -> grpc.RpcMethodHandler[bytes, bytes]:
     """ModelInfer for a grpcio server: bytes in, bytes out."""
 
     async def infer(message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         reply = _AwaitedReply(asyncio.get_running_loop())
         left = context.time_remaining()
+        gate.calls += 1
         request = inference.submit(message, reply, left if left is not None and left < _NO_DEADLINE_S else None)
         try:
             body, receipt = await reply.future
+            await gate.passed()
         except ServingError as error:
             await context.abort(code_of(error.status), error.message, trailing(error))
         except asyncio.CancelledError:
             if request is not None:
                 inference.cancel(request)
             raise
+        finally:
+            gate.calls -= 1
         context.set_trailing_metadata(((RECEIPT, receipt),))
         return body
 
@@ -147,20 +175,25 @@ class GrpcioFront:
         """add_servicers: adds all methods, ModelInfer by `infer_handler` among them."""
         self._options = options
         self._add_servicers = add_servicers
+        self._gate = Gate()
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
     async def start(self) -> None:
         """Listen. Raises OSError where the address is taken."""
         self._server = grpc.aio.server(options=self._options.channel_args())
-        self._add_servicers(self._server)
+        self._add_servicers(self._server, self._gate)
         self.port = _bind(self._server, self._options.address)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Send GOAWAY, so that clients take new calls elsewhere, and let calls in flight end."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
+        """Ask clients to take new calls elsewhere, let calls in flight end, close."""
+        if self._server is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        await farewell.see_off(self.port, self._gate.held, lambda: self._gate.calls > 0, grace_s)
+        await self._server.stop(max(0.0, deadline - loop.time()))
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
@@ -170,23 +203,45 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         raise OSError(f"cannot listen on {address}: {error}") from None
 
 
+class _Outlet:
+    """Where answers leave the native front. `held`: they wait, so that nothing is written to any connection."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+        self.respond: Callable[..., object] = front.respond
+        self.fail: Callable[..., object] = front.fail
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, answers wait."""
+        waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.respond = lambda *answer: waiting.append((self._front.respond, answer))
+        self.fail = lambda *answer: waiting.append((self._front.fail, answer))
+        try:
+            yield
+        finally:
+            self.respond, self.fail = self._front.respond, self._front.fail
+            for send, answer in waiting:
+                send(*answer)
+
+
 class _NativeReply:
     """A reply that goes straight to the native front."""
 
-    __slots__ = ("_call", "_front", "_open")
+    __slots__ = ("_call", "_open", "_outlet")
 
-    def __init__(self, front: Any, call: int, open_calls: dict[int, Any]) -> None:
-        self._front = front
+    def __init__(self, outlet: _Outlet, call: int, open_calls: dict[int, Any]) -> None:
+        self._outlet = outlet
         self._call = call
         self._open = open_calls
 
     def ok(self, body: bytes, receipt: str) -> None:
         self._open.pop(self._call, None)
-        self._front.respond(self._call, body, None, [(RECEIPT, receipt)])
+        self._outlet.respond(self._call, body, None, [(RECEIPT, receipt)])
 
     def fail(self, error: ServingError) -> None:
         self._open.pop(self._call, None)
-        self._front.fail(self._call, int(error.status), error.message, list(trailing(error)))
+        self._outlet.fail(self._call, int(error.status), error.message, list(trailing(error)))
 
 
 class NativeFront:
@@ -194,16 +249,13 @@ class NativeFront:
 
     name = "native"
 
-    def __init__(
-        self, options: EdgeOptions, add_servicers: AddServicers, inference: Inference, linger_s: float = 0.0
-    ) -> None:
-        """linger_s: how long calls are still taken after `stop` was asked for; clients are not told to go elsewhere."""
+    def __init__(self, options: EdgeOptions, add_servicers: AddServicers, inference: Inference) -> None:
         self._options = options
         self._add_servicers = add_servicers
         self._inference = inference
-        self._linger_s = linger_s
         self._open: dict[int, Any] = {}
         self._front: Any = None
+        self._outlet: _Outlet | None = None
         self._behind: grpc.aio.Server | None = None
         self._folder = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -218,7 +270,7 @@ class NativeFront:
         self._folder = tempfile.mkdtemp(prefix="shardline-edge-")
         behind = f"{self._folder}/edge.sock"
         self._behind = grpc.aio.server(options=self._options.channel_args())
-        self._add_servicers(self._behind)
+        self._add_servicers(self._behind, Gate())
         self._behind.add_insecure_port(f"unix:{behind}")
         await self._behind.start()
         try:
@@ -234,6 +286,7 @@ class NativeFront:
             await self._behind.stop(None)
             raise OSError(f"cannot listen on {self._options.address}: {error}") from None
         self._front.set_fallback(behind)
+        self._outlet = _Outlet(self._front)
         self.port = self._front.bound_port
         self._front.start()
         self._thread = threading.Thread(target=self._take, name="edge", daemon=True)
@@ -249,28 +302,28 @@ class NativeFront:
                 return
 
     def _burst(self, events: Sequence[tuple[Any, ...]]) -> None:
-        inference, calls, front = self._inference, self._open, self._front
+        inference, calls, outlet = self._inference, self._open, self._outlet
+        assert outlet is not None
         for _kind, call, _method, payload, _key, details in events:
             if payload is None:
                 request = calls.pop(call, None)
                 if request is not None:
                     inference.cancel(request)
                 continue
-            request = inference.submit(payload, _NativeReply(front, call, calls), details[2])
+            request = inference.submit(payload, _NativeReply(outlet, call, calls), details[2])
             if request is not None:
                 calls[call] = request
         inference.flush()
 
     async def stop(self, grace_s: float) -> None:
-        """Take calls for linger_s more, let those in flight end, close."""
-        await asyncio.sleep(self._linger_s)
-        deadline = asyncio.get_running_loop().time() + grace_s
-        while self._open and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  calls end one by one
-            await asyncio.sleep(0.005)
-        if self._behind is not None:
-            await self._behind.stop(max(0.0, min(1.0, grace_s)))
-        if self._front is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._front.close)
+        """Ask clients to take new calls elsewhere, let calls in flight end, close."""
+        if self._front is None or self._behind is None or self._outlet is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        await farewell.see_off(self.port, self._outlet.held, lambda: bool(self._open), grace_s)
+        await self._behind.stop(max(0.0, deadline - loop.time()))
+        await loop.run_in_executor(None, self._front.close)
         with contextlib.suppress(OSError):
             shutil.rmtree(Path(self._folder))
 
