@@ -26,7 +26,10 @@ class Joins:
     _heads: dict[tuple[int, ...], tuple[tuple[Head, ...], Head]] = field(default_factory=dict)
 
     def add(self, chunk: Chunk, now: float) -> list[Chunk]:
-        """Take what one sender has; returns the chunks that are complete now. Raises Exhausted where too many wait."""
+        """Take what one sender has; returns the chunks that are complete now.
+
+        Raises Exhausted where too many wait; then none of the chunk's calls waits any more, for all are refused.
+        """
         if self.needed <= {spec.name for spec in chunk.head.inputs}:
             return [chunk]
         self._give_up(now)
@@ -37,6 +40,7 @@ class Joins:
             parts = self._waiting.get(key)
             if parts is None:
                 if self.rows + part.total > self.limit_rows:
+                    self.cancel(chunk.peer, set(chunk.calls))
                     raise Exhausted(
                         f"stage {chunk.head.pool}: {self.rows} rows wait for other stages, the limit is {self.limit_rows}",
                         retry_after_s=0.1,
