@@ -81,7 +81,7 @@ class ClusterProcess:
     """A cluster of its own. A context manager: left, it is stopped.
 
     repository: served by all replicas. name: of the cluster in Redis. models: wait until these are ready.
-    router, replica: further settings (names of the settings in lower case).
+    router, replica: further settings (names of the settings in lower case). start_s: the longest time until it is ready.
     """
 
     redis_url: str
@@ -94,6 +94,7 @@ class ClusterProcess:
     router: Mapping[str, str] = field(default_factory=dict)
     replica: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    start_s: float = START_S
     members: list[Member] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -124,8 +125,8 @@ class ClusterProcess:
         """Its processes of one role that live."""
         return [member for member in self.members if member.role == role and member.process.poll() is None]
 
-    def start(self, role: str) -> Member:
-        """Start one more router or replica; does not wait."""
+    def start(self, role: str, **others: str) -> Member:
+        """Start one more router or replica; does not wait. others: settings of this one alone."""
         metrics_port = free_port()
         settings = {
             "cluster": self.name,
@@ -142,6 +143,7 @@ class ClusterProcess:
             settings |= {"host": "127.0.0.1", "port": str(self.port), "front": self.front, **self.router}
         else:
             settings |= {"repository": str(self.repository), "device": "cpu", "threads": "1", **self.replica}
+        settings |= others
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHARDLINE_")}
         environment = inherited | {f"SHARDLINE_{name.upper()}": value for name, value in settings.items()}
         log = self.folder / f"{role}-{len(self.members)}.log"
@@ -168,7 +170,7 @@ class ClusterProcess:
             except OSError:  # it does not listen yet
                 return False
 
-        eventually(ready, self.logs, START_S)
+        eventually(ready, self.logs, self.start_s)
 
     def _sees_all(self, router: Member) -> bool:
         if router.value('shardline_links{state="up"}') != len(self.role("replica")):
