@@ -120,6 +120,11 @@ class RouterSettings(ProcessSettings, _Edge):
         le=1,
         description="Retries of refused rows as a share of requests, saved up to 256; bounds retry storms. Lost links do not count.",
     )
+    linger_s: Seconds = Field(
+        0.0,
+        description="Time in seconds after SIGTERM in which new connections are still taken, while health says that the "
+        "router is not ready: for load balancers that hear of its end late.",
+    )
     drain_s: Seconds = Field(30.0, description="Longest time in seconds that requests in flight get to end on SIGTERM.")
     max_connection_age_s: Seconds = Field(
         0.0, description="Connections are asked to reconnect after so many seconds (grpcio front); 0: never."
@@ -136,6 +141,14 @@ class ReplicaSettings(ProcessSettings):
 
     repository: str = Field(description="Model repository: a folder.")
     models: Names = Field((), description="Models to serve, separated by commas; empty: all of the repository.")
+    version: int = Field(
+        0, ge=0, description="The one version of them to serve; 0: those that each model's version policy asks for."
+    )
+    require_models: bool = Field(
+        False,
+        description="Whether the process ends, with the reason, when one of models cannot be served at its start; else it is "
+        "reported and left out.",
+    )
     stage: str = Field(
         "",
         description="Execute one stage of the one model in models: the folder that `shardline plan --out` wrote, `#`, the "

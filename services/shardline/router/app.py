@@ -147,6 +147,7 @@ class Router:
         """Not ready first, so that load balancers stop choosing us; then no new connections; then the rest ends."""
         self._servicer.draining = True
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.linger_s)
         await self._front.stop(self._settings.drain_s)
         await until(lambda: self._dispatcher.requests_in_flight == 0, Deadline.after(self._settings.drain_s))
 

@@ -148,7 +148,10 @@ def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
         names = [entry.name for entry in _DESCRIPTORS.iterdir()]
     except OSError:
         return
+    duplicates: set[int] = set()  # they may get the numbers of descriptors that were listed and are closed by now
     for name in names:
+        if int(name) in duplicates:
+            continue
         try:
             duplicate = os.dup(int(name))
         except OSError:  # closed meanwhile
@@ -159,6 +162,7 @@ def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
             os.close(duplicate)
             continue
         if _is_ours(sock, port):
+            duplicates.add(duplicate)
             yield int(name), sock
         else:
             sock.close()
