@@ -127,12 +127,27 @@ def _extracted(plan: Plan, folder: Path) -> ExtractedStages:
     )
 
 
+def extract_one(plan: Plan, model_path: Path, index: int, out_dir: Path) -> None:
+    """Write one stage into `out_dir`/stage-<index>, reading only the graph and this stage's weights.
+
+    That the model is still the one that was planned shows in what was written: compare it by `check_stage` with the stages.json of
+    those who had all of it. Raises ModelRejected where the plan does not suit the model.
+    """
+    graph = _typed(plan, read_graph(find_model(model_path)))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _write_stage(plan, graph, parts_of(plan, graph)[index], index, out_dir / stage_folder(index))
+
+
 def matching_graph(plan: Plan, path: Path) -> Graph:
     """The graph of the model at `path`, with the types that the plan knows. Raises PlanMismatch where it is another model."""
     graph = read_graph(path)
     found = digest_of(files_of(graph))
     if found != plan.model.digest:
         raise PlanMismatch(f"the plan is for the model {plan.model.digest}, {path} is {found}: plan it again")
+    return _typed(plan, graph)
+
+
+def _typed(plan: Plan, graph: Graph) -> Graph:
     infer_types(graph)
     for name, tensor in plan.tensors.items():
         known = graph.values.get(name, Value(name))

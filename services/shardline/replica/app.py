@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from shardline import __version__
 from shardline.coord.codec import Action, Desired
@@ -26,7 +27,7 @@ from shardline.coord.connection import Connection
 from shardline.coord.members import Membership
 from shardline.core.cluster import ReplicaInfo, ReplicaState
 from shardline.core.deadline import Deadline
-from shardline.core.errors import ServingError, Unavailable
+from shardline.core.errors import ModelRejected, ServingError, Unavailable
 from shardline.ops import allocator, logs
 from shardline.ops.cpu import available_cpus
 from shardline.ops.exposition import Endpoint
@@ -43,6 +44,7 @@ from shardline.replica.scheduler import Scheduler
 from shardline.replica.servicer import ControlServicer
 from shardline.replica.stage import parse_stage
 from shardline.replica.statistics import model_statistics
+from shardline.repository import LoadOptions
 from shardline.wire.link import LinkServer
 
 if TYPE_CHECKING:
@@ -75,13 +77,15 @@ class Replica:
             device,
             self._announce,
             self._metrics,
-            stage=parse_stage(settings.stage) if settings.stage else None,
+            LoadOptions(version=settings.version),
+            parse_stage(settings.stage) if settings.stage else None,
         )
         self._connection = Connection(settings.redis_url, settings.cluster)
         self._membership: Membership | None = None
         self._desired: dict[str, int] = {}
         self._unwanted: dict[str, bool] = {}
         self._started = asyncio.Event()
+        self._health = health.aio.HealthServicer()
         self._metrics.gauge("shardline_simulated", lambda: float(device.kind == "simulated"))
         self._metrics.gauge("shardline_redis_connected", lambda: float(bool(self._connection.reachable)))
 
@@ -148,8 +152,12 @@ class Replica:
         # What was loaded or unloaded by hand is known after the first beat; without Redis the policy counts.
         await membership.announced(2.0)
         await self._host.load_all(self._unwanted)
+        if self._settings.require_models and (reason := self._host.missing(self._unwanted)):
+            raise ModelRejected(reason)
         allocator.settle()
         self._started.set()
+        # Until the end, the drain too: a replica that finishes its queue must not be taken for a dead one.
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         membership.set_state(ReplicaState.READY)
         log.info("replica.ready", replica=self._id, pools=[str(pool) for pool in self._host.pools])
 
@@ -177,6 +185,8 @@ class Replica:
         settings = self._settings
         address = settings.control_address or f"unix:{settings.run_dir}/{self._id}.ctl"
         server = grpc.aio.server()
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         servicer = ControlServicer(self._host, self._current, self._lifecycle.drain)
         control_pb2_grpc.add_ReplicaControlServicer_to_server(servicer, server)
         port = server.add_insecure_port(address)

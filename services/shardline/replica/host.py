@@ -114,6 +114,15 @@ class Host:
                 except ServingError as error:
                     log.error("model.broken", model=model.name, version=version, reason=error.message)
 
+    def missing(self, unwanted: Mapping[str, bool]) -> str:
+        """Why one of the models that this replica was told to serve is not in service, "" where all are."""
+        served = {pool.model for pool in self._served}
+        for model in self._allowed:
+            if model not in served and not unwanted.get(model):
+                reasons = [state.reason for (name, _), state in self.states.items() if name == model and state.reason]
+                return f"model '{model}': " + ("; ".join(reasons) or "it is not in the repository")
+        return ""
+
     async def load(self, model: str, config: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Load the versions that the policy asks for, beside those in service.
 

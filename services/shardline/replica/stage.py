@@ -50,15 +50,16 @@ def load_role(
 ) -> tuple[StageRole, ModelSpec, Path]:
     """(role, the stage's own spec, the stage's model file). Raises ModelRejected or PlanMismatch.
 
-    model_files: of the whole model, the ONNX file first: the plan must be for exactly these.
+    model_files: of the whole model, the ONNX file first: the plan must be for exactly these. Where the file lies in the plan's own
+    folder it is the whole model's shell (shardline.partition.shell): the plan came with it, there is nothing to compare.
     """
     # onnx is imported only by replicas that execute a stage.
     from shardline.partition.extract import check_stage, stage_folder
     from shardline.partition.parts import MODEL_FILE, digest_of
 
     plan = load_plan(folder)
-    digest = digest_of(model_files)
-    if plan.model.digest != digest:
+    shell = model_files[0].resolve().is_relative_to(folder.resolve())
+    if not shell and plan.model.digest != (digest := digest_of(model_files)):
         raise PlanMismatch(
             f"model '{whole.name}' version {whole.version}: the plan in {folder} is for {plan.model.digest}, "
             f"the repository has {digest}; plan it anew"

@@ -29,12 +29,14 @@ class LoadOptions:
 
     default_max_batch: rows, for models that can batch and whose config is silent. max_model_bytes: of a model file,
     max_graph_bytes: of its graph without weights, max_config_bytes: of a config.
+    version: the one to serve, whatever the model's version policy says; 0: those that it asks for.
     """
 
     default_max_batch: int = DEFAULT_MAX_BATCH
     max_model_bytes: int = MAX_MODEL_BYTES
     max_graph_bytes: int = MAX_GRAPH_BYTES
     max_config_bytes: int = MAX_CONFIG_BYTES
+    version: int = 0
 
 
 DEFAULT_OPTIONS = LoadOptions()
@@ -146,6 +148,8 @@ def find_model(
         return FoundModel(model, reason=error.message)
     except OSError as error:
         return FoundModel(model, reason=f"model {model!r} cannot be read: {error.strerror or error}")
+    if options.version:
+        return _check_versions(opened, (options.version,), listing.skipped, options)
     try:
         wanted = versions_to_serve(listing.versions, opened.parsed.message.version_policy)
     except ModelRejected as error:
