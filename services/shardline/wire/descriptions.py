@@ -52,7 +52,7 @@ def encode(description: Description) -> pb.ModelDescription:
         max_rows=batching.max_rows,
         buckets=batching.buckets,
         queue_rows=batching.queue_rows,
-        default_timeout_ms=math.ceil(batching.default_timeout_s * 1e3),
+        default_timeout_ms=math.ceil(round(batching.default_timeout_s * 1e3, 6)),
         priority_levels=batching.priority_levels,
         default_priority=batching.default_priority,
         digest=spec.digest,
