@@ -45,6 +45,7 @@ class Seen:
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     by_version: Counter[int] = field(default_factory=Counter)
+    last_version: int = 0
     cancelled: int = 0
     slowest_s: float = 0.0
 
@@ -194,7 +195,8 @@ class Load:
             seen.cancelled += 1
         else:
             seen.answers += 1
-            seen.by_version[int(response.model_version)] += 1
+            seen.last_version = int(response.model_version)
+            seen.by_version[seen.last_version] += 1
             seen.slowest_s = max(seen.slowest_s, time.monotonic() - started)
             wrong = self._check(x, response)
             if wrong:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster_process import eventually
+from tests.cluster_process import STOP_S, eventually
 from tests.faults.conftest import FRONTS
 from tests.faults.load import Load, wholly_one_version
 
@@ -56,3 +56,19 @@ def test_rows_of_a_stopped_replica_run_elsewhere_and_its_late_answers_are_discar
     assert (load.seen.errors, load.seen.wrong) == ({}, [])
     assert router.value("shardline_retries_total") > 0
     assert after > before
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_replica_that_is_told_to_end_costs_no_client_an_error(
+    start: Callable[..., ClusterProcess], front: str
+) -> None:
+    cluster = start(front=front, replicas=2)
+    router, leaving = cluster.role("router")[0], cluster.role("replica")[0]
+    with Load(cluster.url, "versioned", wholly_one_version, rows=(1, 2, 20)) as load:
+        leaving.process.send_signal(signal.SIGTERM)
+        assert leaving.process.wait(STOP_S) == 0
+        eventually(lambda: router.value(LINKS_UP) == 1, "the router noticed")
+        load.more_answers(100)
+        load.at_least()
+    print(load.seen)
+    assert (load.seen.errors, load.seen.wrong) == ({}, [])
