@@ -30,8 +30,9 @@ from shardline.ops.metrics import Metrics
 from shardline.ops.settings import RouterSettings, SettingsError, load
 from shardline.pb.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from shardline.router.accounts import Accounts
+from shardline.router.admission import Bounds
 from shardline.router.cluster import Cluster
-from shardline.router.dispatch import Bounds, Dispatcher
+from shardline.router.dispatch import Dispatcher
 from shardline.router.repository import RepositoryControl
 from shardline.router.servicer import InferenceServicer, stream_handler
 from shardline.router.table import Table

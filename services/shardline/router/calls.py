@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from shardline.core.errors import ServingError
     from shardline.router.members import Member
-    from shardline.router.table import Serving
+    from shardline.router.table import Model, Serving
     from shardline.router.validation import Template
     from shardline.wire.codec import Buffer
 
@@ -53,16 +53,20 @@ class Prepared:
 
 
 class Request:
-    """One call of a client. deadline, arrived: monotonic seconds. left: parts without an answer yet."""
+    """One call of a client. deadline, arrived: monotonic seconds. left: parts without an answer yet.
+
+    model: whose rows in flight it counts among, also when the table has another object of that name by the end.
+    """
 
     __slots__ = (
-        "answers", "arrived", "attempts", "deadline", "done", "left", "parts", "prepared", "reply", "request_id",
+        "answers", "arrived", "attempts", "deadline", "done", "left", "model", "parts", "prepared", "reply", "request_id",
         "size_bytes", "tensors",
     )  # fmt: skip
 
     def __init__(
         self,
         prepared: Prepared,
+        model: Model,
         tensors: Sequence[Buffer],
         request_id: str,
         reply: Reply,
@@ -71,6 +75,7 @@ class Request:
         size_bytes: int,
     ) -> None:
         self.prepared = prepared
+        self.model = model
         self.tensors = tensors
         self.request_id = request_id
         self.reply = reply

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardline.batching.policy import row_ranges
 from shardline.core.errors import (
     DeadlineExceeded,
-    Exhausted,
-    MessageTooLarge,
     ModelFailed,
     NextStageGone,
     ServingError,
@@ -20,17 +17,21 @@ from shardline.core.errors import (
     by_reason,
 )
 from shardline.ops import logs
-from shardline.router.calls import Leg, Part, Prepared, Reply, Request
+from shardline.router.admission import Admission, Bounds
+from shardline.router.calls import Leg, Part, Request
+from shardline.router.cut import cut_rows
 from shardline.router.pipeline import Itineraries, choose_route, part_rows
 from shardline.router.policy import RetryBudget, power_of_two
 from shardline.router.prepare import Preparer
-from shardline.router.replies import PartAnswer, ResultHead, decode_result_head, join_parts, receipt_text, respond
+from shardline.router.replies import PartAnswer, join_parts, receipt_text, respond
+from shardline.router.results import ResultReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from shardline.pb.shardline.v1 import replica_pb2 as pb
     from shardline.router.accounts import Accounts
+    from shardline.router.calls import Reply
     from shardline.router.members import Member
     from shardline.router.table import Table
     from shardline.wire.codec import Buffer
@@ -38,25 +39,8 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 _ERRORS = by_reason()
-_SWEEP_S = 0.02
 _MAX_ATTEMPTS = 8
 _AGAIN_S = 0.05
-_LONGEST_S = 30 * 86400.0
-"""Deadlines later than this are this one: links count milliseconds in 32 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What this process takes at most. rows_in_flight: per model; bytes_in_flight: of all requests.
-
-    default_timeout_s: deadline of a request that brings none, where its model sets none.
-    """
-
-    rows_in_flight: int
-    bytes_in_flight: int
-    max_message_bytes: int
-    retry_ratio: float
-    default_timeout_s: float = 60.0
 
 
 class Dispatcher:
@@ -75,20 +59,23 @@ class Dispatcher:
         seconds (loop.call_later). identity: of this router's links.
         """
         self._delay = delay
-        self._table = table
-        self._bounds = bounds
+        self._admission = Admission(bounds, table)
         self._accounts = accounts
         self._schedule = schedule
         self._preparer = Preparer(table)
         self._itineraries = Itineraries(identity)
         self._budget = RetryBudget(bounds.retry_ratio)
-        self._heads: dict[bytes, ResultHead] = {}
+        self._reader = ResultReader()
         self._requests: dict[int, Request] = {}
         self._dirty: dict[int, Member] = {}
         self._flushing = False
         self._next_id = random.getrandbits(40) << 20
         self._next_deadline = float("inf")
-        self.bytes_in_flight = 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes of requests without an answer yet."""
+        return self._admission.bytes_in_flight
 
     @property
     def requests_in_flight(self) -> int:
@@ -117,41 +104,12 @@ class Dispatcher:
 
     def _admit(self, message: bytes, reply: Reply, timeout_s: float | None, now: float) -> Request:
         size = len(message)
-        bounds = self._bounds
-        if size > bounds.max_message_bytes:
-            raise MessageTooLarge(
-                f"request has {size} bytes, the limit is {bounds.max_message_bytes}; "
-                "raise it by SHARDLINE_MAX_MESSAGE_BYTES"
-            )
+        self._admission.check_size("request", size)
         prepared, tensors, request_id = self._preparer.prepare(message)
-        template, serving = prepared.template, prepared.serving
-        model = self._table.models[serving.pool.model]
-        rows = template.rows
-        if rows > bounds.rows_in_flight:
-            raise MessageTooLarge(
-                f"request has {rows} rows, the limit is {bounds.rows_in_flight}; send fewer rows a request, or "
-                "raise it by SHARDLINE_ROWS_IN_FLIGHT"
-            )
-        limit = min(bounds.rows_in_flight, serving.limit_rows)
-        if model.rows_in_flight + rows > limit:
-            raise Exhausted(
-                f"model '{model.name}': {model.rows_in_flight} of {limit} rows are in flight, "
-                f"{rows} more were refused; retry in 0.1 s",
-                retry_after_s=0.1,
-            )
-        if self.bytes_in_flight + size > bounds.bytes_in_flight:
-            raise Exhausted(
-                f"{self.bytes_in_flight} of {bounds.bytes_in_flight} bytes are in flight, {size} more were refused; "
-                "retry in 0.1 s",
-                retry_after_s=0.1,
-            )
-        deadline = now + _timeout(timeout_s, prepared, bounds.default_timeout_s)
-        if deadline <= now:
-            raise DeadlineExceeded("deadline had passed when the request arrived")
-        model.rows_in_flight += rows
-        self.bytes_in_flight += size
+        deadline = self._admission.deadline(prepared, timeout_s, now)
+        model = self._admission.admit(prepared, size)
         self._budget.earn()
-        return Request(prepared, tensors, request_id, reply, now, deadline, size)
+        return Request(prepared, model, tensors, request_id, reply, now, deadline, size)
 
     def _launch(self, request: Request, now: float, tried: tuple[Member, ...] = ()) -> None:
         """Cut the request into parts and send them, to replicas that were not tried where there are others."""
@@ -165,7 +123,7 @@ class Dispatcher:
             request.parts = [Part(request, 0, template.rows, request.tensors)]
         else:
             request.parts = [
-                Part(request, start, end - start, _cut_rows(request, start, end))
+                Part(request, start, end - start, cut_rows(template, request.tensors, start, end))
                 for start, end in row_ranges(template.rows, largest)
             ]
         request.left = len(request.parts)
@@ -259,56 +217,17 @@ class Dispatcher:
             self._refusal(member, refusal, now)
 
     def _results(self, member: Member, group: pb.ResultGroup, frames: Sequence[Buffer], at: int, now: float) -> int:
-        head = self._heads.get(group.head)
-        if head is None:
-            if len(self._heads) >= 4096:
-                self._heads.clear()
-            head = self._heads[group.head] = decode_result_head(group.head)
+        """Take a group whose frames begin at `at`; returns where the next group's begin."""
+        head = self._reader.head(group.head)
         receipt = receipt_text(group.receipt)
-        width = len(head.outputs)
-        if group.columns:
-            columns: Sequence[Buffer] = group.columns
-        elif group.joined:
-            columns = frames[at : at + width]
-            at += width
-        else:
-            return self._loose_results(member, group, head, frames[at:], receipt, now) + at
-        sizes = [output.row_bytes for output in head.outputs]
-        row = 0
-        single = width == 1
-        for wire_id, rows in zip(group.calls, group.rows, strict=True):
+        end = at + self._reader.frames_of(group, head)
+        for wire_id, tensors in self._reader.calls(group, head, frames[at:end]):
             part = member.take(wire_id)
-            end = row + rows
             if part is not None:
-                if single:
-                    tensors = [columns[0][row * sizes[0] : end * sizes[0]]]
-                else:
-                    tensors = [column[row * size : end * size] for column, size in zip(columns, sizes, strict=True)]
                 self._answer(part, PartAnswer(head, tensors, receipt), now)
             else:
                 self._accounts.late(head.model)
-            row = end
-        return at
-
-    def _loose_results(
-        self,
-        member: Member,
-        group: pb.ResultGroup,
-        head: ResultHead,
-        frames: Sequence[Buffer],
-        receipt: str,
-        now: float,
-    ) -> int:
-        """Results with frames of their own for each call; returns how many frames they took."""
-        width = len(head.outputs)
-        for index, wire_id in enumerate(group.calls):
-            part = member.take(wire_id)
-            if part is not None:
-                tensors = frames[index * width : (index + 1) * width]
-                self._answer(part, PartAnswer(head, tensors, receipt), now)
-            else:
-                self._accounts.late(head.model)
-        return len(group.calls) * width
+        return end
 
     def _answer(self, part: Part, answer: PartAnswer, now: float) -> None:
         request = part.request
@@ -348,14 +267,10 @@ class Dispatcher:
         part.legs, part.gathered = (), None
 
     def _succeed(self, request: Request, body: bytes, receipt: str, now: float) -> None:
-        if len(body) > self._bounds.max_message_bytes:
-            self._fail(
-                request,
-                MessageTooLarge(
-                    f"answer has {len(body)} bytes, the limit is {self._bounds.max_message_bytes}; "
-                    "raise it by SHARDLINE_MAX_MESSAGE_BYTES"
-                ),
-            )
+        try:
+            self._admission.check_size("answer", len(body))
+        except ServingError as error:
+            self._fail(request, error)
             return
         self._forget(request)
         request.reply.ok(body, receipt)
@@ -468,11 +383,7 @@ class Dispatcher:
     def _forget(self, request: Request) -> None:
         request.done = True
         self._requests.pop(id(request), None)
-        prepared = request.prepared
-        model = self._table.models.get(prepared.serving.pool.model)
-        if model is not None:
-            model.rows_in_flight -= prepared.template.rows
-        self.bytes_in_flight -= request.size_bytes
+        self._admission.release(request.model, request.prepared.template.rows, request.size_bytes)
 
     def sweep(self, now: float) -> None:
         """Fail what is past its deadline. Cheap while no deadline is near."""
@@ -488,34 +399,6 @@ class Dispatcher:
 
 def _draw(count: int) -> int:
     return int(random.random() * count)  # noqa: S311  balance, not secrecy
-
-
-def _timeout(left_s: float | None, prepared: Prepared, default_s: float) -> float:
-    """Seconds that the request may take: its gRPC deadline, its parameter, the model's default, the router's."""
-    if left_s is None:
-        left_s = prepared.template.timeout_s or prepared.serving.spec.batching.default_timeout_s or default_s
-    return min(left_s, _LONGEST_S)
-
-
-def _cut_rows(request: Request, start: int, end: int) -> list[Buffer]:
-    """The rows [start, end) of every input, as views."""
-    rows = request.prepared.template.rows
-    parts: list[Buffer] = []
-    for tensor, data in zip(request.prepared.template.tensors, request.tensors, strict=True):
-        if tensor.size_bytes < 0:
-            parts.append(_cut_elements(data, rows, start, end))
-        else:
-            row_bytes = tensor.size_bytes // rows
-            parts.append(memoryview(data)[start * row_bytes : end * row_bytes])
-    return parts
-
-
-def _cut_elements(data: Buffer, rows: int, start: int, end: int) -> Buffer:
-    from shardline.wire.codec import bytes_elements
-
-    ends = [0, *(stop for _, stop in bytes_elements(data))]
-    per_row = (len(ends) - 1) // rows
-    return memoryview(data)[ends[start * per_row] : ends[end * per_row]]
 
 
 def _late(request: Request, now: float) -> DeadlineExceeded:

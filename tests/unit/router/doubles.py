@@ -11,7 +11,8 @@ from shardline.core.cluster import ReplicaInfo, ReplicaState
 from shardline.pb.inference import grpc_service_pb2 as pb
 from shardline.pb.shardline.v1 import replica_pb2 as link_pb
 from shardline.router import dispatch, members
-from shardline.router.dispatch import Bounds, Dispatcher
+from shardline.router.admission import Bounds
+from shardline.router.dispatch import Dispatcher
 from shardline.router.members import Member
 from shardline.router.table import Table
 from shardline.wire.codec import Buffer, decode_bytes, encode_bytes
