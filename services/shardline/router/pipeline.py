@@ -50,7 +50,7 @@ class Itineraries:
 
     def __init__(self, identity: bytes) -> None:
         self._identity = identity
-        self._heads: dict[tuple[int, tuple[Member, ...]], tuple[Prepared, tuple[bytes, ...]]] = {}
+        self._heads: dict[tuple[int, tuple[Member, ...], int], tuple[Prepared, tuple[bytes, ...]]] = {}
         self._results: dict[tuple[OutputHead, ...], ResultHead] = {}
 
     def clear(self) -> None:
@@ -63,7 +63,8 @@ class Itineraries:
         stages = prepared.serving.stages
         names = [tensor.name for tensor in prepared.template.tensors]
         legs = []
-        for pool, member, head in zip(stages, route, self._of(prepared, route), strict=True):
+        micro_rows = part.request.parts[0].rows if len(part.request.parts) > 1 else 0
+        for pool, member, head in zip(stages, route, self._of(prepared, route, micro_rows), strict=True):
             takes = [names.index(name) for name in pool.link.request_inputs if name in names]
             leg = Leg(
                 part,
@@ -80,20 +81,20 @@ class Itineraries:
         part.legs = tuple(legs)
         part.gathered = Gathered(sum(leg.answers for leg in legs))
 
-    def _of(self, prepared: Prepared, route: tuple[Member, ...]) -> tuple[bytes, ...]:
-        key = (id(prepared), route)
+    def _of(self, prepared: Prepared, route: tuple[Member, ...], micro_rows: int) -> tuple[bytes, ...]:
+        key = (id(prepared), route, micro_rows)
         found = self._heads.get(key)
         if found is not None and found[0] is prepared:
             return found[1]
         if len(self._heads) >= _CACHED:
             self._heads.clear()
-        heads = self._make(prepared, route)
+        heads = self._make(prepared, route, micro_rows)
         self._heads[key] = (prepared, heads)
         return heads
 
-    def _make(self, prepared: Prepared, route: tuple[Member, ...]) -> tuple[bytes, ...]:
+    def _make(self, prepared: Prepared, route: tuple[Member, ...], micro_rows: int) -> tuple[bytes, ...]:
         serving = prepared.serving
-        itinerary = pb.Itinerary(plan=serving.description.plan, reply_to=self._identity)
+        itinerary = pb.Itinerary(plan=serving.description.plan, reply_to=self._identity, micro_rows=micro_rows)
         for pool, member in zip(serving.stages, route, strict=True):
             itinerary.hops.add(stage=pool.link.stage, replica=member.info.id, link=member.info.link)
         heads = []

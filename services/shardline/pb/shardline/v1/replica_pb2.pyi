@@ -27,14 +27,16 @@ class Hop(_message.Message):
     def __init__(self, stage: _Optional[int] = ..., replica: _Optional[str] = ..., link: _Optional[str] = ...) -> None: ...
 
 class Itinerary(_message.Message):
-    __slots__ = ("plan", "hops", "reply_to")
+    __slots__ = ("plan", "hops", "reply_to", "micro_rows")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     HOPS_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
+    MICRO_ROWS_FIELD_NUMBER: _ClassVar[int]
     plan: str
     hops: _containers.RepeatedCompositeFieldContainer[Hop]
     reply_to: bytes
-    def __init__(self, plan: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[bytes] = ...) -> None: ...
+    micro_rows: int
+    def __init__(self, plan: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[bytes] = ..., micro_rows: _Optional[int] = ...) -> None: ...
 
 class RowHead(_message.Message):
     __slots__ = ("model", "version", "stage", "inputs", "outputs", "itinerary")
