@@ -98,8 +98,8 @@ def over_a_sequence() -> onnx.ModelProto:
         nodes.append(helper.make_node("MatMul", [f"h{at - 1}" if at else "x", f"w{at}"], [f"m{at}"], name=f"p{at}"))
         nodes.append(helper.make_node("Tanh", [f"m{at}"], ["y" if at == 3 else f"h{at}"], name=f"t{at}"))
     nodes.append(helper.make_node("ReduceSum", ["y", "axes"], ["sum"], name="sum", keepdims=0))
-    shape = ("seq", WIDTH)
-    return model_of(nodes, [rows("x", FLOAT, *shape)], [rows("y", FLOAT, *shape), rows("sum")], weights)
+    x, y = (helper.make_tensor_value_info(name, FLOAT, ["batch", "seq", WIDTH]) for name in ("x", "y"))
+    return model_of(nodes, [x], [y, rows("sum")], weights)
 
 
 def unbatched() -> onnx.ModelProto:
