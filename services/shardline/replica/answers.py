@@ -92,12 +92,15 @@ class LinkAnswers:
         receipts: Sequence[pb.StageReceipt],
     ) -> None:
         served = batch.served
+        rows = [count for chunk in chunks for count in chunk.rows]
+        head = self._head(served, names, arrays)
+        # Made before the group is: one that lacked frames would take those of its neighbours.
+        columns, frames, joined = _tensors(arrays, rows, batched=served.spec.batched)
         outbox = self._outbox(chunks[0].peer)
-        group = outbox.message.results.add(head=self._head(served, names, arrays), receipt=receipts)
+        group = outbox.message.results.add(head=head, receipt=receipts, rows=rows, columns=columns, joined=joined)
         for chunk in chunks:
             group.calls.extend(chunk.calls)
-            group.rows.extend(chunk.rows)
-        self._tensors(outbox, group, arrays, batched=served.spec.batched)
+        outbox.frames += frames
         outbox.reports[str(served.pool)] = served
 
     def _stage_group(
@@ -133,48 +136,32 @@ class LinkAnswers:
         assert head.itinerary is not None
         assert self._forwarder is not None
         hop = next(hop for hop in head.itinerary.hops if hop.stage == stage)
-        group, frames, sent = self._forwarder.group(hop.link)
         first = 1 if served.spec.batched else 0
         row_head = pb.RowHead(
             model=served.spec.name, version=served.spec.version, stage=stage, itinerary=head.itinerary
         )
         for name, array in arrays.items():
             row_head.inputs.add(name=name, datatype=served.output_type(name).name, dims=array.shape[first:])
+        rows = [count for chunk in chunks for count in chunk.rows]
+        tensors = list(arrays.values())
+        columns: list[bytes] = []
+        frames: list[Buffer] = []
+        fixed = all(array.dtype != object for array in tensors)
+        if fixed and served.spec.batched and sum(array.nbytes for array in tensors) < _WITHIN_HEADER_BELOW:
+            columns = [array.tobytes() for array in tensors]
+        else:
+            frames = _frames_of_each(tensors, rows, batched=served.spec.batched)
+        group = self._forwarder.group(
+            hop.link, chunks[0].peer, [call for chunk in chunks for call in chunk.calls], frames
+        )
         group.head = row_head.SerializeToString()
         group.receipt.extend(receipts)
+        group.rows.extend(rows)
+        group.columns.extend(columns)
         now = time.monotonic()
         for chunk in chunks:
-            group.calls.extend(chunk.calls)
-            group.rows.extend(chunk.rows)
             group.priority.extend([chunk.priority] * len(chunk.calls))
             group.deadline_ms.extend(_left_ms(chunk, now))
-        sent.append((chunks[0].peer, list(group.calls)))
-        fixed = all(array.dtype != object for array in arrays.values())
-        if fixed and served.spec.batched and sum(array.nbytes for array in arrays.values()) < _WITHIN_HEADER_BELOW:
-            group.columns.extend(array.tobytes() for array in arrays.values())
-            return
-        at = 0
-        for rows in group.rows:
-            for array in arrays.values():
-                part = array[at : at + rows] if served.spec.batched else array
-                frames.append(encode_bytes(part) if part.dtype == object else _as_buffer(part))
-            at += rows
-
-    def _tensors(self, outbox: _Outbox, group: pb.ResultGroup, arrays: Sequence[np.ndarray], *, batched: bool) -> None:
-        """Small outputs go within the header, large ones as frames that are views, strings as frames of each call."""
-        if all(array.dtype != object for array in arrays):
-            if sum(array.nbytes for array in arrays) < _WITHIN_HEADER_BELOW:
-                group.columns.extend(array.tobytes() for array in arrays)
-            else:
-                group.joined = True
-                outbox.frames.extend(_as_buffer(array) for array in arrays)
-            return
-        at = 0
-        for rows in group.rows:
-            for array in arrays:
-                part = array[at : at + rows] if batched else array
-                outbox.frames.append(encode_bytes(part) if part.dtype == object else _as_buffer(part))
-            at += rows
 
     def _head(self, served: Served, names: Sequence[str], arrays: Sequence[np.ndarray]) -> bytes:
         first = 1 if served.spec.batched else 0
@@ -247,6 +234,31 @@ class LinkAnswers:
                     beta_ms=load.beta_ms,
                 )
             self._send(peer, outbox.message.SerializeToString(), outbox.frames)
+
+
+def _tensors(
+    arrays: Sequence[np.ndarray], rows: Sequence[int], *, batched: bool
+) -> tuple[list[bytes], list[Buffer], bool]:
+    """(columns, frames, joined): small outputs go within the header, large ones as frames that are views, strings as
+    frames of each call.
+    """
+    if all(array.dtype != object for array in arrays):
+        if sum(array.nbytes for array in arrays) < _WITHIN_HEADER_BELOW:
+            return [array.tobytes() for array in arrays], [], False
+        return [], [_as_buffer(array) for array in arrays], True
+    return [], _frames_of_each(arrays, rows, batched=batched), False
+
+
+def _frames_of_each(arrays: Sequence[np.ndarray], rows: Sequence[int], *, batched: bool) -> list[Buffer]:
+    """For each call a frame per array, with its own rows."""
+    frames: list[Buffer] = []
+    at = 0
+    for count in rows:
+        for array in arrays:
+            part = array[at : at + count] if batched else array
+            frames.append(encode_bytes(part) if part.dtype == object else _as_buffer(part))
+        at += count
+    return frames
 
 
 def _left_ms(chunk: Chunk, now: float) -> list[int]:

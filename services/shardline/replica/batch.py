@@ -85,15 +85,18 @@ class Batch:
         try:
             return self.served.join(chunks, bucket)
         except Exception as error:  # a thread that dies takes all models of the replica along
-            raise _unexpected("its input cannot be joined", error) from error
+            raise unexpected("its input cannot be joined", error) from error
 
     def _run(self, feeds: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
         try:
-            return self.served.session.run(feeds, self.names, self.run)
+            outputs = self.served.session.run(feeds, self.names, self.run)
         except ModelFailed:
             raise
         except Exception as error:
-            raise _unexpected("its run ended in an error", error) from error
+            raise unexpected("its run ended in an error", error) from error
+        if self.served.spec.batched and feeds:
+            _check_rows(self.names, outputs, len(next(iter(feeds.values()))))
+        return outputs
 
     def _isolate(self, chunks: list[Chunk], error: ModelFailed) -> None:
         """A batch failed: run its halves apart, until only the calls that fail by themselves are left.
@@ -113,7 +116,17 @@ class Batch:
                 self._isolate(half, failed)
 
 
-def _unexpected(what: str, error: Exception) -> ModelFailed:
+def _check_rows(names: Sequence[str], outputs: Sequence[np.ndarray], rows: int) -> None:
+    """An output that does not follow the batch axis cannot be cut into its callers' rows. Raises ModelFailed."""
+    for name, output in zip(names, outputs, strict=True):
+        if output.ndim == 0 or len(output) != rows:
+            raise ModelFailed(
+                f"model failed: output '{name}' has shape {list(output.shape)} for {rows} rows; "
+                "its first axis must be the batch axis (max_batch_size 0 is for models that have none)"
+            )
+
+
+def unexpected(what: str, error: Exception) -> ModelFailed:
     """An error that no model should cause: the callers get its kind, the log gets the traceback."""
     log.error("batch.unexpected", exc_info=error)
     return ModelFailed(f"model failed: {what}: {type(error).__name__} (see the replica's log)")

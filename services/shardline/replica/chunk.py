@@ -18,7 +18,7 @@ from shardline.pb.shardline.v1 import replica_pb2 as pb
 from shardline.wire.codec import Buffer, from_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import numpy as np
 
@@ -45,6 +45,11 @@ class Head:
     inputs: tuple[InputHead, ...]
     outputs: tuple[str, ...]
     itinerary: pb.Itinerary | None
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows that a batch beginning with these may have: a request that was cut to fill the pipeline stays cut. 0: any."""
+        return self.itinerary.micro_rows if self.itinerary is not None else 0
 
 
 def decode_head(data: bytes) -> Head:
@@ -117,6 +122,11 @@ class Chunk:
             None if self.staged is None else (self.staged[0], self.staged[1] + first),
             self.receipts,
         )
+
+    def rows_of(self, calls: Collection[int]) -> int:
+        """Rows of some of its calls."""
+        wanted = set(calls)
+        return sum(size for call, size in zip(self.calls, self.rows, strict=True) if call in wanted)
 
     def split_at(self, rows: int) -> tuple[Chunk | None, Chunk | None]:
         """(calls that fit into `rows` rows, the rest); a call is never torn."""

@@ -47,14 +47,16 @@ class Forwarder:
         self._next: dict[str, _Next] = {}
         self._dirty: dict[str, _Next] = {}
 
-    def group(self, address: str) -> tuple[pb.RowGroup, list[Buffer], list[tuple[bytes, list[int]]]]:
-        """An empty group for the replica at `address`; its frames and (router, calls) are appended to the lists."""
+    def group(self, address: str, router: bytes, calls: list[int], frames: Sequence[Buffer]) -> pb.RowGroup:
+        """A group of `router`'s calls, with their frames, for the replica at `address`; the rest is to be filled in."""
         nxt = self._next.get(address)
         if nxt is None:
             nxt = self._next[address] = _Next(address)
             nxt.link = LinkClient(self._context, address, _ignore, lambda: self._up(nxt), lambda: self._lost(nxt))
         self._dirty[address] = nxt
-        return nxt.message.groups.add(), nxt.frames, nxt.calls
+        nxt.frames += frames
+        nxt.calls.append((router, calls))
+        return nxt.message.groups.add(calls=calls)
 
     def flush(self) -> None:
         """Send what was gathered in this turn."""

@@ -57,11 +57,16 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What left the queue for one batch: chunks to execute, and (chunk, calls of it) whose deadline passed while waiting."""
+    """What left the queue for one batch.
+
+    chunks: to execute, of so many rows. expired: (chunk, calls of it) whose deadline passed while they waited.
+    cancelled_rows: that nobody wants any more.
+    """
 
     chunks: list[Chunk]
     rows: int
     expired: list[tuple[Chunk, list[int]]]
+    cancelled_rows: int = 0
 
 
 class BatchQueue:
@@ -121,10 +126,11 @@ class BatchQueue:
         A first call of more rows than that is taken alone: a model that is served unbatched runs whole calls.
         """
         lane = self._lanes[key]
+        rows = min(rows, lane.first().head.micro_rows or rows)
         before = lane.rows
         chunks: list[Chunk] = []
         expired: list[tuple[Chunk, list[int]]] = []
-        left = rows
+        left, cancelled = rows, 0
         while left > 0:
             chunk = lane.pop(left, any_size=left == rows)
             if chunk is None:
@@ -132,13 +138,15 @@ class BatchQueue:
             alive, late = chunk.living(now)
             if late:
                 expired.append((chunk, late))
+            if chunk.dropped:
+                cancelled += chunk.rows_of(chunk.dropped)
             for part in alive:
                 chunks.append(part)
                 left -= part.total
         self.rows -= before - lane.rows
         if lane.rows == 0:
             del self._lanes[key]
-        return Taken(chunks, rows - left, expired)
+        return Taken(chunks, rows - left, expired, cancelled)
 
     def cancel(self, peer: bytes, calls: set[int]) -> set[int]:
         """Mark calls of `peer` as unwanted; returns those that were waiting here."""

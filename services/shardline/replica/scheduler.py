@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from shardline.batching.policy import Take, bucket_for, decide
-from shardline.core.errors import DeadlineExceeded, Exhausted, ServingError
-from shardline.replica.batch import Batch, Outcome
+from shardline.core.errors import Cancelled, DeadlineExceeded, Exhausted, ServingError
+from shardline.replica.batch import Batch, Outcome, unexpected
 from shardline.replica.runtime import Run
 
 if TYPE_CHECKING:
@@ -146,8 +146,10 @@ class Scheduler:
         if served.queue.rows == 0:
             self._waiting.pop(id(served), None)
         for chunk, late in taken.expired:
-            served.counters.observe_dropped(DeadlineExceeded.reason, len(late))
+            served.counters.observe_dropped(DeadlineExceeded.reason, chunk.rows_of(late))
             self._answers.refuse(chunk, late, _late(served, chunk, now))
+        if taken.cancelled_rows:
+            served.counters.observe_dropped(Cancelled.reason, taken.cancelled_rows)
         if not taken.chunks:
             return
         bucket = bucket_for(taken.rows, served.buckets) if served.spec.batched else 1
@@ -183,13 +185,23 @@ class Scheduler:
         started = time.monotonic()
         if served.waits:
             served.returns.answered(batch.rows, started)
-        for outcome in batch.outcomes:
-            if outcome.error is None:
+        if batch.terminated:
+            served.counters.observe_dropped(Cancelled.reason, batch.rows)
+            return
+        batch.outcomes = [self._tell(batch, outcome) for outcome in batch.outcomes]
+        self._count(batch, time.monotonic() - started)
+
+    def _tell(self, batch: Batch, outcome: Outcome) -> Outcome:
+        """Hand out an outcome; what cannot be told has failed. Whatever happens, the next batch must run."""
+        if outcome.error is None:
+            try:
                 self._answers.results(batch, outcome)
-            elif not batch.terminated:
-                self._fail(batch, outcome)
-        if not batch.terminated:
-            self._count(batch, time.monotonic() - started)
+            except Exception as error:  # noqa: BLE001  the models' outputs are not ours
+                outcome = Outcome(outcome.chunks, (), unexpected("its outputs cannot be sent", error))
+            else:
+                return outcome
+        self._fail(batch, outcome)
+        return outcome
 
     def _fail(self, batch: Batch, outcome: Outcome) -> None:
         assert outcome.error is not None
