@@ -50,12 +50,12 @@ class Admission:
         """Count a request; returns the model whose rows it counts among, for `release`. Raises Exhausted."""
         bounds, serving, rows = self._bounds, prepared.serving, prepared.template.rows
         model = self._table.models[serving.pool.model]
-        if rows > bounds.rows_in_flight:
-            raise MessageTooLarge(
-                f"request has {rows} rows, the limit is {bounds.rows_in_flight}; send fewer rows a request, or "
-                "raise it by SHARDLINE_ROWS_IN_FLIGHT"
-            )
         limit = min(bounds.rows_in_flight, serving.limit_rows)
+        if rows > limit:
+            setting = "SHARDLINE_ROWS_IN_FLIGHT" if limit == bounds.rows_in_flight else "the model's max_queue_size"
+            raise MessageTooLarge(
+                f"request has {rows} rows, the limit is {limit}; send fewer rows a request, or raise it by {setting}"
+            )
         if model.rows_in_flight + rows > limit:
             raise Exhausted(
                 f"model '{model.name}': {model.rows_in_flight} of {limit} rows are in flight, "

@@ -128,7 +128,7 @@ class Leg(Part):
     """What one stage of a split model has to do with a part: it takes tensors, gives outputs, or only passes them on.
 
     whole: the part. index: of the stage. head, tensors: what the router sends there, b"" and nothing to a stage that
-    is fed by others. answers: whether the router awaits outputs from it.
+    is fed by others. answers: whether the router still awaits outputs from it.
     """
 
     __slots__ = ("answers", "index", "own_head", "whole")

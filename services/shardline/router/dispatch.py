@@ -25,6 +25,7 @@ from shardline.router.policy import RetryBudget, power_of_two
 from shardline.router.prepare import Preparer
 from shardline.router.replies import PartAnswer, join_parts, receipt_text, respond
 from shardline.router.results import ResultReader
+from shardline.wire.statuses import unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -98,6 +99,9 @@ class Dispatcher:
         except ServingError as error:
             self._accounts.refused(error, len(message), time.monotonic() - now)
             reply.fail(error)
+            return None
+        except Exception as error:  # noqa: BLE001  whatever it is, its caller gets a status and the others go on
+            reply.fail(unexpected(error))
             return None
         self._launch(request, now)
         return None if request.done else request
@@ -211,8 +215,12 @@ class Dispatcher:
         """Results and refusals of one replica."""
         now = time.monotonic()
         at = 0
-        for group in message.results:
-            at = self._results(member, group, frames, at, now)
+        for index, group in enumerate(message.results):
+            try:
+                at = self._results(member, group, frames, at, now)
+            except Exception as error:  # noqa: BLE001  frames cannot be told apart any more; later messages can
+                self._unreadable(member, message.results[index:], error)
+                break
         for refusal in message.refusals:
             self._refusal(member, refusal, now)
 
@@ -223,11 +231,22 @@ class Dispatcher:
         end = at + self._reader.frames_of(group, head)
         for wire_id, tensors in self._reader.calls(group, head, frames[at:end]):
             part = member.take(wire_id)
-            if part is not None:
-                self._answer(part, PartAnswer(head, tensors, receipt), now)
-            else:
+            if part is None:
                 self._accounts.late(head.model)
+                continue
+            try:
+                self._answer(part, PartAnswer(head, tensors, receipt), now)
+            except Exception as error:  # noqa: BLE001  one caller's answer, as above
+                self._fail(part.request, unexpected(error))
         return end
+
+    def _unreadable(self, member: Member, groups: Iterable[pb.ResultGroup], error: Exception) -> None:
+        """What a replica said makes no sense: its calls have no answer, and no other replica would say it better."""
+        failure = unexpected(error)
+        for wire_id in (call for group in groups for call in group.calls):
+            part = member.take(wire_id)
+            if part is not None:
+                self._fail(part.request, failure)
 
     def _answer(self, part: Part, answer: PartAnswer, now: float) -> None:
         request = part.request

@@ -116,10 +116,12 @@ class Itineraries:
         gathered = part.gathered
         if gathered is None or leg not in part.legs:
             return None
-        for output, tensor in zip(answer.head.outputs, answer.tensors, strict=True):
-            gathered.outputs[output.name] = (output, tensor)
-        gathered.receipts.update(dict.fromkeys(answer.receipt.split("|")))
-        gathered.left -= 1
+        if leg.answers:  # not what a stage says a second time
+            leg.answers = False
+            for output, tensor in zip(answer.head.outputs, answer.tensors, strict=True):
+                gathered.outputs[output.name] = (output, tensor)
+            gathered.receipts.update(dict.fromkeys(answer.receipt.split("|")))
+            gathered.left -= 1
         if gathered.left > 0:
             # It may still pass rows on: its loss would matter until the whole part is answered.
             if leg.member is not None:

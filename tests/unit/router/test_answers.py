@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from shardline.core.errors import InvalidRequest, MessageTooLarge, NotFound
+from shardline.core.errors import InvalidRequest, MessageTooLarge, NotFound, Status
 from shardline.pb.shardline.v1 import replica_pb2 as link_pb
 from shardline.wire.codec import decode_bytes, encode_bytes
 from tests.unit.router.messages import infer, model, request, rows, tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.router.doubles import Cluster
 
 STYLES = ["columns", "joined", "loose"]
@@ -193,6 +195,62 @@ def test_a_bad_request_is_refused_at_once_and_its_neighbours_are_not(
     replica.answer(*replica.read())
     assert (before.rows(), after.rows()) == ([1.0], [2.0])
     assert cluster.ledger.count("refused") == 1
+    cluster.assert_empty()
+
+
+def odd(call: int, *, datatype: str = "FP32", columns: int = 1, **fields: object) -> link_pb.ResultGroup:
+    """A result that no replica of this release sends."""
+    head = link_pb.ResultHead(model="m", version=1)
+    head.outputs.add(name="y", datatype=datatype, dims=[2])
+    group = link_pb.ResultGroup(head=head.SerializeToString(), calls=[call], rows=[1], **fields)  # type: ignore[arg-type]
+    group.columns.extend([bytes(8)] * columns)
+    return group
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda call: odd(call, datatype="FP8"),
+        lambda call: odd(call, columns=0, joined=True),
+        lambda call: odd(call, columns=0),
+        lambda call: link_pb.ResultGroup(head=b"\xff", calls=[call], rows=[1]),
+    ],
+    ids=["unknown data type", "missing column", "missing frame", "no head"],
+)
+def test_a_result_that_cannot_be_read_fails_its_own_callers_only(
+    cluster: Cluster, spoil: Callable[[int], link_pb.ResultGroup]
+) -> None:
+    replica = cluster.join("a")
+    good, bad, behind, later = cluster.send(infer(1.0), infer(2.0), infer(3.0), infer(4.0))
+    calls = replica.read()
+    replica.answer(calls[0])
+    replica.say(link_pb.FromReplica(results=[spoil(calls[1]), odd(calls[2])]))
+    replica.answer(calls[3])
+    assert (good.rows(), later.rows()) == ([1.0], [4.0])
+    assert bad.error is not None
+    assert bad.error.status is Status.INTERNAL
+    assert behind.answered
+    cluster.assert_empty()
+
+
+def test_an_error_that_nobody_expected_is_its_own_callers_only(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = cluster.join("a", model(), model(name="n"))
+    resolve = cluster.table.resolve
+
+    def broken(name: str, version: int) -> object:
+        if name == "n":
+            raise RuntimeError("secret")
+        return resolve(name, version)
+
+    monkeypatch.setattr(cluster.table, "resolve", broken)
+    before, bad, after = cluster.send(infer(1.0), infer(2.0, model_name="n"), infer(3.0))
+    replica.answer(*replica.read())
+    assert (before.rows(), after.rows()) == ([1.0], [3.0])
+    assert bad.error is not None
+    assert bad.error.status is Status.INTERNAL
+    assert "secret" not in bad.error.message
     cluster.assert_empty()
 
 
