@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 ROUTER = "app.kubernetes.io/component=router"
+REDIS = "app.kubernetes.io/component=redis"
 REPLICA = "shardline.dev/model=digits"
 CHART = str(ROOT / "charts/shardline")
 
@@ -56,7 +57,7 @@ def test_a_replica_killed_under_load_costs_no_client_an_error(release: Release) 
 def test_losing_redis_under_load_costs_no_client_an_error(release: Release) -> None:
     before = release.get("pods", "app.kubernetes.io/component=redis")[0]["metadata"]["uid"]
     with release.load("digits") as load:
-        release.kubectl("delete", "pod", "first-redis-0", "--grace-period=0", "--force")
+        release.kubectl("delete", "pod", min(names(release, REDIS)), "--grace-period=0", "--force")
         until("another Redis is there", lambda: [
             p for p in release.get("pods", "app.kubernetes.io/component=redis")
             if p["metadata"]["uid"] != before and p["status"]["phase"] == "Running"
@@ -93,8 +94,8 @@ def test_an_upgraded_release_rolls_its_routers_and_rolls_back(release: Release) 
 @pytest.mark.parametrize(
     ("name", "spec", "reason", "words"),
     [
-        ("corrupt", {}, "ModelBroken", "could not load model 'corrupt'"),
-        ("missing", {}, "ModelBroken", "could not load model 'missing'"),
+        ("corrupt", {}, "ModelBroken", "not an ONNX model"),
+        ("missing", {}, "ModelBroken", "model 'missing': it is not in the repository"),
         ("huge", {"model": "digits", "resources": {"limits": {"memory": "900Gi"}}}, "NoRoom", "Insufficient memory"),
     ],
 )

@@ -169,6 +169,12 @@ volumeMounts:
   {{- include "shardline.mounts" . | nindent 2 }}
 resources:
   {{- toYaml .Values.replicas.resources | nindent 2 }}
+planningResources:
+  {{- toYaml .Values.replicas.planning.resources | nindent 2 }}
+cache:
+  volume:
+    {{- toYaml .Values.replicas.cache.volume | nindent 4 }}
+  bytes: {{ .Values.replicas.cache.bytes | int64 }}
 gpuResources:
   {{- toYaml .Values.replicas.gpuResources | nindent 2 }}
 gpuRuntimeClassName: {{ .Values.replicas.gpuRuntimeClassName | quote }}

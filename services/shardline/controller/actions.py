@@ -33,10 +33,13 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class SetFinalizers:
-    """Replace the Model's finalizers."""
+class StorePlan:
+    """Keep the plan that a job left in Redis in a ConfigMap; where it is lost there, or another one, remove the job."""
 
-    finalizers: tuple[str, ...]
+    job: str
+    key: str
+    version: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +58,4 @@ class Tell:
     warning: bool = False
 
 
-Action = Apply | Scale | Delete | SetFinalizers | SetStatus | Tell
+Action = Apply | Scale | Delete | StorePlan | SetStatus | Tell

@@ -56,7 +56,10 @@ POD = Kind("Pod", "", "v1", "pods")
 SLICE = Kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices")
 EVENT = Kind("Event", "", "v1", "events")
 LEASE = Kind("Lease", "coordination.k8s.io", "v1", "leases")
-KINDS = {kind.name: kind for kind in (MODEL, DEPLOYMENT, SERVICE, POD, SLICE, EVENT, LEASE)}
+JOB = Kind("Job", "batch", "v1", "jobs")
+CONFIG_MAP = Kind("ConfigMap", "", "v1", "configmaps")
+SECRET = Kind("Secret", "", "v1", "secrets")
+KINDS = {kind.name: kind for kind in (MODEL, DEPLOYMENT, SERVICE, POD, SLICE, EVENT, LEASE, JOB, CONFIG_MAP, SECRET)}
 
 
 class ApiError(Exception):
@@ -103,10 +106,13 @@ class Api:
         query = {"fieldManager": contract.FIELD_MANAGER}
         return await self._json("PATCH", path, body=patch, query=query, content="application/merge-patch+json")
 
-    async def delete(self, kind: Kind, name: str) -> None:
-        """Remove an object, its dependents in the background; nothing if it is not there. Raises ApiError."""
+    async def delete(self, kind: Kind, name: str, propagation: str = "Background") -> None:
+        """Remove an object, its dependents after it (Background) or before it (Foreground); nothing if it is not there.
+
+        Raises ApiError.
+        """
         try:
-            body = {"propagationPolicy": "Background"}
+            body = {"propagationPolicy": propagation}
             await self._json("DELETE", kind.path(self.namespace, name), body=body)
         except ApiError as error:
             if error.status != 404:

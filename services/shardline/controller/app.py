@@ -20,6 +20,7 @@ from shardline.controller.traffic import Scraper
 from shardline.controller.worker import Worker, Workers
 from shardline.coord.codec import REPLICA
 from shardline.coord.connection import Connection
+from shardline.coord.facts import ModelFacts
 from shardline.coord.lease import Lease
 from shardline.coord.watch import MembersWatch
 from shardline.ops import logs
@@ -84,7 +85,8 @@ class Controller:
             workers.wake(name)
 
     def _worker(self, name: str) -> Worker:
-        return Worker(name, self._api, self._cache, self._defaults, self._settings.resync_s)
+        facts = ModelFacts(self._connection)
+        return Worker(name, self._api, self._cache, facts, self._defaults, self._settings.resync_s)
 
     async def _confirm_members(self, cache: Cache) -> None:
         """Take replicas out of Redis whose pods Kubernetes has given up."""
@@ -116,7 +118,7 @@ async def uninstall(api: Api) -> None:
         for item in models:
             if "deletionTimestamp" not in item["metadata"]:
                 log.info("uninstall.deletes", model=item["metadata"]["name"])
-                await api.delete(MODEL, item["metadata"]["name"])
+                await api.delete(MODEL, item["metadata"]["name"], "Foreground")
         await asyncio.sleep(0.5)
 
 

@@ -6,8 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardline.controller import contract
-from shardline.controller.api import DEPLOYMENT, MODEL, POD, SERVICE, SLICE, Api
-from shardline.controller.observed import Observed, Pod, Traffic, Trouble, read_pod, read_pool
+from shardline.controller.api import CONFIG_MAP, DEPLOYMENT, JOB, MODEL, POD, SERVICE, SLICE, Api
+from shardline.controller.observed import (
+    Observed,
+    Pod,
+    Traffic,
+    Trouble,
+    read_cut,
+    read_job,
+    read_pod,
+    read_pool,
+)
 from shardline.controller.reflect import Reflector
 from shardline.controller.spec import Manifest, ModelObject, read_model
 from shardline.core.cluster import ReplicaInfo, ReplicaState
@@ -15,20 +24,20 @@ from shardline.core.cluster import ReplicaInfo, ReplicaState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-ROUTER = "router"
-
 
 class Cache:
     """Reflectors of all kinds that matter, and what routers and Redis say. wake is called with a Model's name."""
 
     def __init__(self, api: Api, instance: str, wake: Any) -> None:
         self._wake = wake
-        mine = f"{contract.LABEL_INSTANCE}={instance},app.kubernetes.io/name=shardline"
+        mine = f"{contract.LABEL_INSTANCE}={instance},{contract.LABEL_NAME}={contract.NAME}"
         replicas = f"{mine},{contract.LABEL_MODEL}"
         self.models = Reflector(api, MODEL, "", self._on_model)
         self._pools = Reflector(api, DEPLOYMENT, replicas, self._on_owned)
         self._services = Reflector(api, SERVICE, replicas, self._on_owned)
         self._pods = Reflector(api, POD, mine, self._on_owned)
+        self._jobs = Reflector(api, JOB, replicas, self._on_owned)
+        self._plans = Reflector(api, CONFIG_MAP, f"{replicas},{contract.LABEL_PLAN}", self._on_owned)
         self.slices = Reflector(api, SLICE, replicas, self._on_owned)
         self.members: Mapping[str, ReplicaInfo] = {}
         self.traffic: Mapping[str, Traffic] = {}
@@ -36,7 +45,7 @@ class Cache:
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
         """All of them, to be run."""
-        return (self.models, self._pools, self._services, self._pods, self.slices)
+        return (self.models, self._pools, self._services, self._pods, self.slices, self._jobs, self._plans)
 
     def model(self, name: str) -> ModelObject | None:
         """The Model as it is now, None when it is gone."""
@@ -45,22 +54,23 @@ class Cache:
 
     def observed(self, model: ModelObject) -> Observed:
         """All that there is of one Model."""
-        pods = list(_of(self._pods, model.name))
+        every = list(_of(self._pods, model.name))
+        pods = [item for item in every if _component(item) == contract.REPLICA]
+        cuts = [read_cut(item) for item in _of(self._plans, model.name)]
+        jobs = [read_job(item, every) for item in _of(self._jobs, model.name)]
         return Observed(
             pools=tuple(read_pool(item) for item in _of(self._pools, model.name)),
             pods=tuple(doubted(read_pod(item), model.model, self.members) for item in pods),
             services={item["metadata"]["name"]: item for item in _of(self._services, model.name)},
             versions=served_versions(model.model, {item["metadata"]["name"] for item in pods}, self.members),
             traffic=self.traffic.get(model.model),
+            cuts={cut.key: cut for cut in cuts},
+            jobs={job.key: job for job in jobs},
         )
 
     def router_addresses(self) -> list[str]:
         """The addresses of routers that run."""
-        routers = [
-            item
-            for item in self._pods.objects.values()
-            if item["metadata"]["labels"].get("app.kubernetes.io/component") == ROUTER
-        ]
+        routers = [item for item in self._pods.objects.values() if _component(item) == contract.ROUTER]
         return sorted(ip for item in routers if (ip := (item.get("status") or {}).get("podIP")))
 
     def learn(self, item: Manifest) -> None:
@@ -83,6 +93,10 @@ def _of(reflector: Reflector, model: str) -> Iterable[Manifest]:
     return [item for item in found if item["metadata"]["labels"].get(contract.LABEL_MODEL) == model]
 
 
+def _component(item: Manifest) -> str:
+    return str(item["metadata"]["labels"].get(contract.LABEL_COMPONENT, ""))
+
+
 def doubted(pod: Pod, model: str, members: Mapping[str, ReplicaInfo]) -> Pod:
     """The pod, not ready where its replica says in Redis that it serves nothing of the model: it could not load it.
 
@@ -92,10 +106,8 @@ def doubted(pod: Pod, model: str, members: Mapping[str, ReplicaInfo]) -> Pod:
         if info.pod == pod.name and info.state is ReplicaState.READY and pod.ready:
             if any(pool.model == model for pool in info.pools):
                 return pod
-            text = (
-                f"the replica could not load model '{model}'; `kubectl logs {pod.name}` has the reason (model.broken)"
-            )
-            return replace(pod, ready=False, trouble=Trouble("ModelBroken", text, 4))
+            text = f"model '{model}' was unloaded from the replica by a call: `shardline load {model}` brings it back"
+            return replace(pod, ready=False, trouble=Trouble("Unloaded", text, 4))
     return pod
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shardline.controller import contract
 
 if TYPE_CHECKING:
+    from shardline.controller.cut import NoForm
     from shardline.controller.observed import Observed, Trouble
     from shardline.controller.spec import Manifest, ModelObject
 
@@ -25,24 +26,18 @@ class Condition:
     message: str
 
 
-def status_of(model: ModelObject, observed: Observed, revision: str, now: str) -> Manifest:
-    """The whole status. now: RFC 3339, the time of conditions that change."""
-    stages = range(len(model.replicas))
-    ready = [observed.ready(stage, revision) for stage in stages]
-    old = [sum(p.stage == stage and p.revision != revision for p in observed.pods) for stage in stages]
-    conditions = conditions_of(model, observed, revision)
+def status_of(model: ModelObject, observed: Observed, revision: str, missing: NoForm | None, now: str) -> Manifest:
+    """The whole status. missing: why there is no wanted form yet. now: RFC 3339, the time of conditions that change."""
+    conditions = conditions_of(model, observed, revision) if missing is None else waiting(observed, missing)
     status: Manifest = {
         "observedGeneration": model.generation,
-        "revision": revision,
         "replicas": sum(pod.stage == 0 and not pod.gone for pod in observed.pods),
         "selector": f"{contract.LABEL_MODEL}={model.name},{contract.LABEL_STAGE}=0",
-        "summary": " ".join(f"{have}/{want}" for have, want in zip(ready, model.replicas, strict=True)),
-        "stages": [
-            {"stage": stage, "wanted": model.replicas[stage], "ready": ready[stage], "old": old[stage]}
-            for stage in stages
-        ],
+        **(_of_stages(model, observed, revision) if missing is None else _as_before(model)),
         "conditions": [_timed(condition, model, now) for condition in conditions],
     }
+    if model.cut is not None:
+        status["plan"] = model.cut.text
     if observed.versions:
         status["version"] = ",".join(map(str, observed.versions))
     if observed.traffic is not None:
@@ -53,6 +48,35 @@ def status_of(model: ModelObject, observed: Observed, revision: str, now: str) -
     return status
 
 
+def _of_stages(model: ModelObject, observed: Observed, revision: str) -> Manifest:
+    stages = range(len(model.replicas))
+    ready = [observed.ready(stage, revision) for stage in stages]
+    old = [sum(p.stage == stage and p.revision != revision for p in observed.pods) for stage in stages]
+    return {
+        "revision": revision,
+        "summary": " ".join(f"{have}/{want}" for have, want in zip(ready, model.replicas, strict=True)),
+        "stages": [
+            {"stage": stage, "wanted": model.replicas[stage], "ready": ready[stage], "old": old[stage]}
+            for stage in stages
+        ],
+    }
+
+
+def _as_before(model: ModelObject) -> Manifest:
+    return {name: model.status[name] for name in ("revision", "summary", "stages") if name in model.status}
+
+
+def waiting(observed: Observed, missing: NoForm) -> tuple[Condition, ...]:
+    """While a split model has no plan: what served before goes on."""
+    if usable(observed):
+        ready = Condition("Ready", True, "Serving", f"answers in its former form; {missing.reason}: {missing.message}")
+    else:
+        ready = Condition("Ready", False, missing.reason, missing.message)
+    if missing.failed:
+        return ready, Condition("Progressing", False, "Stalled", f"{missing.reason}: {missing.message}")
+    return ready, Condition("Progressing", True, missing.reason, missing.message)
+
+
 def conditions_of(model: ModelObject, observed: Observed, revision: str) -> tuple[Condition, ...]:
     """Ready: whether the model answers. Progressing: whether a change is on its way to the pods."""
     if model.deleting:
@@ -61,12 +85,12 @@ def conditions_of(model: ModelObject, observed: Observed, revision: str) -> tupl
     return (_ready(model, observed, revision), _progressing(model, observed, revision))
 
 
-def usable(model: ModelObject, observed: Observed) -> bool:
-    """Whether some revision has a ready replica of every stage."""
-    stages = range(len(model.replicas))
-    return any(
-        all(observed.ready(stage, revision) for stage in stages) for revision in {pod.revision for pod in observed.pods}
-    )
+def usable(observed: Observed) -> bool:
+    """Whether some revision has a ready replica of every stage of its own."""
+    stages: dict[str, set[int]] = {}
+    for pool in observed.pools:
+        stages.setdefault(pool.revision, set()).add(pool.stage)
+    return any(all(observed.ready(stage, revision) for stage in own) for revision, own in stages.items())
 
 
 def _ready(model: ModelObject, observed: Observed, revision: str) -> Condition:
@@ -77,7 +101,7 @@ def _ready(model: ModelObject, observed: Observed, revision: str) -> Condition:
         return Condition("Ready", False, "ScaledToZero", "no replicas are wanted")
     if have == want:
         return Condition("Ready", True, "Serving", f"all {want} replicas are ready")
-    if not usable(model, observed):
+    if not usable(observed):
         if trouble is not None:
             return Condition("Ready", False, trouble.reason, trouble.message)
         return Condition("Ready", False, "Starting", f"{have} of {want} replicas are ready, not every stage has one")

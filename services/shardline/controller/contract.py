@@ -10,24 +10,49 @@ VERSION = "v1alpha1"
 KIND = "Model"
 PLURAL = "models"
 FIELD_MANAGER = "shardline-controller"
-FINALIZER = f"{GROUP}/drain"
 
 LABEL_MODEL = f"{GROUP}/model"
 LABEL_STAGE = f"{GROUP}/stage"
 LABEL_REVISION = f"{GROUP}/revision"
-NAME_LABELS = {"app.kubernetes.io/name": "shardline", "app.kubernetes.io/component": "replica"}
+LABEL_PLAN = f"{GROUP}/plan"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+NAME = "shardline"
+REPLICA, PLANNER, ROUTER = "replica", "planner", "router"
 
 PORT_CONTROL = 8003
 PORT_LINK = 8004
 PORT_METRICS = 8002
 
 MODELS_PATH = "/models"
+CACHE_PATH = "/cache"
+PLAN_PATH = "/etc/shardline/plan"
+PLAN_FILE = "bundle"
+ENDED_WITH = "/dev/termination-log"
+"""Where a planning job leaves its result: kubelet shows it in the pod's status."""
 CONTAINER = "replica"
 COMMAND = ("python", "-m", "shardline.replica")
+FETCH_COMMAND = ("python", "-m", "shardline.controller.fetch")
+"""Gets the model, or its stage, onto the node, and becomes the replica."""
+PLANNER_CONTAINER = "planner"
+PLANNER_COMMAND = ("python", "-m", "shardline.controller.planner")
+EXIT_UNPLANNABLE = 3
+"""Of a planning job that must not be tried again: the model cannot be cut as asked."""
 
 ENV_REPOSITORY = "SHARDLINE_REPOSITORY"
 ENV_MODELS = "SHARDLINE_MODELS"
+ENV_VERSION = "SHARDLINE_VERSION"
+ENV_REQUIRE = "SHARDLINE_REQUIRE_MODELS"
+ENV_STAGE = "SHARDLINE_STAGE"
+ENV_STAGE_INDEX = "SHARDLINE_STAGE_INDEX"
+ENV_PLAN = "SHARDLINE_PLAN"
+ENV_CACHE = "SHARDLINE_CACHE"
+ENV_CACHE_BYTES = "SHARDLINE_CACHE_BYTES"
+ENV_STAGES = "SHARDLINE_STAGES"
+ENV_MEMORY = "SHARDLINE_STAGE_MEMORY_BYTES"
+ENV_ESTIMATE = "SHARDLINE_ESTIMATE"
+ENV_RUN_DIR = "SHARDLINE_RUN_DIR"
 ENV_DEVICE = "SHARDLINE_DEVICE"
 ENV_CONTROL = "SHARDLINE_CONTROL_ADDRESS"
 ENV_LINK = "SHARDLINE_LINK_ADDRESS"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shardline.controller import contract
+from shardline.controller.bundle import digest_of
+from shardline.controller.cut import Cut, JobState, PlanJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,13 +61,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that there is of one Model. versions: what ready replicas serve, ascending."""
+    """All that there is of one Model. versions: what ready replicas serve, ascending. cuts, jobs: plans, by their key."""
 
     pools: tuple[Pool, ...] = ()
     pods: tuple[Pod, ...] = ()
     services: Mapping[str, Manifest] = field(default_factory=dict)
     versions: tuple[int, ...] = ()
     traffic: Traffic | None = None
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+    jobs: Mapping[str, PlanJob] = field(default_factory=dict)
 
     def ready(self, stage: int, revision: str) -> int:
         """Ready pods of a stage and revision that stay."""
@@ -103,6 +108,45 @@ def read_pod(item: Mapping[str, Any]) -> Pod:
         unschedulable=nowhere,
         trouble=trouble_of(status.get("containerStatuses") or [], nowhere),
     )
+
+
+def read_cut(item: Mapping[str, Any]) -> Cut:
+    """A Cut from a ConfigMap's JSON. Raises KeyError or ValueError where it is none."""
+    data = item["data"]
+    suggested = tuple(int(number) for number in data["replicas"].split(","))
+    return Cut(
+        name=item["metadata"]["name"],
+        key=item["metadata"]["labels"][contract.LABEL_PLAN],
+        digest=digest_of(base64.b64decode(item["binaryData"][contract.PLAN_FILE])),
+        version=int(data["version"]),
+        stages=len(suggested),
+        suggested=suggested,
+        text=data["summary"],
+    )
+
+
+def read_job(item: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> PlanJob:
+    """A PlanJob from a Job's JSON and its pods', of which the last that ended says why."""
+    name = item["metadata"]["name"]
+    conditions = {c["type"]: c for c in (item.get("status") or {}).get("conditions") or [] if c["status"] == "True"}
+    done, failed = "Complete" in conditions, "Failed" in conditions
+    state = JobState.DONE if done else JobState.FAILED if failed else JobState.RUNNING
+    own = [pod for pod in pods if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name]
+    states = [
+        status.get("state") or {} for pod in own for status in (pod.get("status") or {}).get("containerStatuses") or []
+    ]
+    ends = [state["terminated"] for state in states if "terminated" in state]
+    ended = [(end.get("finishedAt") or "", _said_at_the_end(end)) for end in ends if done is (end.get("exitCode") == 0)]
+    fallback = (conditions.get("Failed") or {}).get("message", "")
+    return PlanJob(name, item["metadata"]["labels"][contract.LABEL_PLAN], state, max(ended, default=("", fallback))[1])
+
+
+def _said_at_the_end(end: Mapping[str, Any]) -> str:
+    if end.get("exitCode") == 0:
+        return str(end.get("message") or "")
+    if end.get("reason") == "OOMKilled":
+        return "planning needs more memory than its limit: raise planning.resources.limits.memory, it runs the whole model once"
+    return last_words(end.get("message") or "", int(end["exitCode"]))
 
 
 def trouble_of(containers: Iterable[Mapping[str, Any]], unschedulable: str) -> Trouble | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from shardline.controller import contract, manifests
-from shardline.controller.actions import Action, Apply, Delete, Scale, SetFinalizers, SetStatus, Tell
+from shardline.controller import manifests
+from shardline.controller.actions import Action, Apply, Delete, Scale, SetStatus, Tell
 from shardline.controller.conditions import status_of
+from shardline.controller.cut import outdated, take_form
 from shardline.controller.rollout import StageState, StageStep, steps
 
 if TYPE_CHECKING:
+    from shardline.controller.cut import NoForm
     from shardline.controller.observed import Observed, Pool
     from shardline.controller.spec import ModelObject
 
@@ -22,32 +24,21 @@ Defaults = Mapping[str, Any]
 
 
 def plan(defaults: Defaults, model: ModelObject, observed: Observed, now: str) -> list[Action]:
-    """The actions that bring what is observed nearer to what is wanted; [] when all is as it should be."""
-    revision = manifests.revision_of(defaults, model)
-    if model.deleting:
-        actions = _let_go(model, observed)
-    elif model.paused:
-        actions = _hold(model)
-    else:
-        actions = [*_hold(model), *_services(defaults, model, observed), *_pools(defaults, model, observed, revision)]
-    return [*actions, *_report(model, observed, revision, now)]
+    """The actions that bring what is observed nearer to what is wanted; [] when all is as it should be.
 
-
-def _hold(model: ModelObject) -> list[Action]:
-    """Our finalizer: the object stays until its pods have drained."""
-    if contract.FINALIZER in model.finalizers:
-        return []
-    return [SetFinalizers((*model.finalizers, contract.FINALIZER))]
-
-
-def _let_go(model: ModelObject, observed: Observed) -> list[Action]:
-    """Drain, then remove, then let the object go."""
-    actions: list[Action] = [Scale(pool.name, 0) for pool in observed.pools if pool.wanted]
-    if observed.pods or contract.FINALIZER not in model.finalizers:
-        return actions
-    actions += [Delete("Deployment", pool.name) for pool in observed.pools]
-    actions += [Delete("Service", name) for name in observed.services]
-    return [*actions, SetFinalizers(tuple(name for name in model.finalizers if name != contract.FINALIZER))]
+    A Model that is being deleted is only reported: Kubernetes lets its pods go, which drain (docs/adr/0024). While a split model has
+    no plan yet, what serves goes on as it is.
+    """
+    if model.deleting or model.paused:
+        formed = take_form(defaults, model, observed)[0]
+        return _report(formed, observed, manifests.revision_of(defaults, formed), None, now)
+    formed, missing, actions = take_form(defaults, model, observed)
+    revision = manifests.revision_of(defaults, formed) if missing is None else ""
+    if missing is None:
+        actions += [*_services(defaults, formed, observed), *_pools(defaults, formed, observed, revision)]
+        settled = all(pool.revision == revision for pool in observed.pools)
+        actions += outdated(defaults, model, observed, settled)
+    return [*actions, *_report(formed, observed, revision, missing, now)]
 
 
 def _services(defaults: Defaults, model: ModelObject, observed: Observed) -> list[Action]:
@@ -104,15 +95,15 @@ def _retire(observed: Observed, pool: Pool, keep: int) -> list[Action]:
     return []
 
 
-def _report(model: ModelObject, observed: Observed, revision: str, now: str) -> list[Action]:
-    status = status_of(model, observed, revision, now)
+def _report(model: ModelObject, observed: Observed, revision: str, missing: NoForm | None, now: str) -> list[Action]:
+    status = status_of(model, observed, revision, missing, now)
     actions: list[Action] = []
     before = {condition["type"]: condition for condition in model.conditions}
     for condition in status["conditions"]:
         was = before.get(condition["type"], {})
         if (condition["status"], condition["reason"]) != (was.get("status"), was.get("reason")):
             bad = condition["reason"] == "Stalled" or (condition["type"] == "Ready" and condition["status"] == "False")
-            starting = condition["reason"] in ("Starting", "Draining", "ScaledToZero")
+            starting = condition["reason"] in ("Starting", "Planning", "Draining", "ScaledToZero")
             actions.append(Tell(condition["reason"], condition["message"], warning=bad and not starting))
     if status != model.status:
         actions.append(SetStatus(status))

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardline.controller.cut import Cut
+
+AUTO = "auto"
 Manifest = dict[str, Any]
 """An object of the API server as JSON."""
 
@@ -25,8 +28,10 @@ class RolloutMode(StrEnum):
 class ModelObject:
     """What a user wants.
 
-    model: name that clients call it by, and folder in the repository. replicas: of every stage, one number each (one stage:
-    the whole model). repository: the CRD's part, as it stands.
+    model: name that clients call it by, and folder in the repository. version: 0 for the one that the model's own policy asks for.
+    stages: into how many it is to be cut, 0 for as few as fit the memory. wanted: replicas of each stage that `per_stage` does not
+    name. replicas: of every stage as it is served, one number each. cut: the plan by which it is served, None for the whole
+    model. repository, planning: the CRD's parts, as they stand.
     """
 
     name: str
@@ -34,7 +39,12 @@ class ModelObject:
     uid: str
     generation: int
     model: str
+    version: int
+    stages: int
+    wanted: int
+    per_stage: tuple[int, ...]
     replicas: tuple[int, ...]
+    cut: Cut | None
     device: str
     repository: Manifest
     resources: Manifest
@@ -42,8 +52,8 @@ class ModelObject:
     mode: RolloutMode
     paused: bool
     drain_s: int
+    planning: Manifest
     deleting: bool
-    finalizers: tuple[str, ...]
     conditions: tuple[Manifest, ...]
     status: Manifest
 
@@ -52,13 +62,19 @@ def read_model(item: Mapping[str, Any]) -> ModelObject:
     """A ModelObject from JSON that the CRD's schema has accepted. Raises KeyError on anything else."""
     meta, spec, status = item["metadata"], item["spec"], item.get("status") or {}
     replicas = int(spec.get("replicas", 1))
+    stages = spec.get("stages", 1)
     return ModelObject(
         name=meta["name"],
         namespace=meta["namespace"],
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         model=spec.get("model") or meta["name"],
+        version=int(spec.get("version", 0)),
+        stages=0 if stages == AUTO else int(stages),
+        wanted=replicas,
+        per_stage=tuple(spec.get("stageReplicas") or ()),
         replicas=(replicas,),
+        cut=None,
         device=spec.get("device", "auto"),
         repository=dict(spec["repository"]),
         resources=dict(spec.get("resources") or {}),
@@ -66,8 +82,8 @@ def read_model(item: Mapping[str, Any]) -> ModelObject:
         mode=RolloutMode((spec.get("rollout") or {}).get("mode", "Auto")),
         paused=bool(spec.get("paused", False)),
         drain_s=int(spec.get("drainSeconds", 60)),
+        planning=dict(spec.get("planning") or {}),
         deleting="deletionTimestamp" in meta,
-        finalizers=tuple(meta.get("finalizers") or ()),
         conditions=tuple(status.get("conditions") or ()),
         status=dict(status),
     )

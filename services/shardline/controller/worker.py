@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from shardline.controller.actions import Action, Apply, Delete, Scale, SetFinalizers, SetStatus, Tell
-from shardline.controller.api import DEPLOYMENT, EVENT, KINDS, MODEL, Api, ApiError
+from shardline.controller.actions import Action, Apply, Delete, Scale, SetStatus, StorePlan, Tell
+from shardline.controller.api import DEPLOYMENT, EVENT, JOB, KINDS, MODEL, Api, ApiError
+from shardline.controller.bundle import Bundle, digest_of
 from shardline.controller.contract import FIELD_MANAGER
 from shardline.controller.plan import plan
+from shardline.controller.planjob import config_map
 from shardline.controller.reflect import pause_s
+from shardline.coord.errors import RedisAway
 from shardline.ops import logs
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from shardline.controller.observed import Observed
     from shardline.controller.spec import Manifest, ModelObject
+    from shardline.coord.facts import StoredPlan
 
 log = logs.get(__name__)
 
@@ -40,6 +44,13 @@ class View(Protocol):
         """Take an object that the API server just answered with."""
 
 
+class Plans(Protocol):
+    """Where planning jobs leave plans."""
+
+    async def plan(self, model: str, version: int) -> StoredPlan | None:
+        """The plan of a model version, None if there is none. Raises RedisAway."""
+
+
 @dataclass(slots=True)
 class Worker:
     """Looks after one Model until it is gone. wake(): something changed."""
@@ -47,6 +58,7 @@ class Worker:
     name: str
     api: Api
     view: View
+    plans: Plans
     defaults: Mapping[str, Any]
     resync_s: float
 
@@ -71,7 +83,7 @@ class Worker:
             try:
                 await self._once(model)
                 failures = 0
-            except ApiError as error:
+            except (ApiError, RedisAway) as error:
                 level = 30 if failures in (0, 5) else 10
                 log.log(level, "worker.retried", model=self.name, error=str(error), failures=failures)
                 failures = await self._back_off(failures)
@@ -107,13 +119,22 @@ class Worker:
                 self.view.learn(await self.api.merge(DEPLOYMENT, name, {"spec": {"replicas": replicas}}))
             case Delete(kind, name):
                 await self.api.delete(KINDS[kind], name)
-            case SetFinalizers(finalizers):
-                patch = {"metadata": {"finalizers": list(finalizers)}}
-                self.view.learn(await self.api.merge(MODEL, model.name, patch))
+            case StorePlan():
+                await self._store_plan(model, action)
             case SetStatus(status):
                 await self._set_status(model, status)
             case Tell():
                 await self._tell(model, action)
+
+    async def _store_plan(self, model: ModelObject, plan: StorePlan) -> None:
+        found = await self.plans.plan(model.model, plan.version)
+        if found is None or digest_of(found.body) != plan.digest:
+            log.warning("worker.plan_lost", model=model.name, job=plan.job)
+            await self.api.delete(JOB, plan.job)
+            return
+        bundle = Bundle.unpack(found.body)
+        manifest = config_map(self.defaults, model, plan.key, plan.version, bundle, found.body)
+        self.view.learn(await self.api.apply(manifest))
 
     async def _set_status(self, model: ModelObject, status: Manifest) -> None:
         missing = {name: None for name in model.status if name not in status}

@@ -130,12 +130,14 @@ def _extracted(plan: Plan, folder: Path) -> ExtractedStages:
 def extract_one(plan: Plan, model_path: Path, index: int, out_dir: Path) -> None:
     """Write one stage into `out_dir`/stage-<index>, reading only the graph and this stage's weights.
 
-    That the model is still the one that was planned shows in what was written: compare it by `check_stage` with the stages.json of
-    those who had all of it. Raises ModelRejected where the plan does not suit the model.
+    out_dir: holds the stages.json of those who had the whole model. That it is still the same model shows in what was written.
+    Raises PlanMismatch where it is not, ModelRejected where the plan does not even suit it.
     """
+    expected = _Stages.model_validate_json((out_dir / STAGES_FILE).read_text(encoding="utf-8"))
     graph = _typed(plan, read_graph(find_model(model_path)))
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _write_stage(plan, graph, parts_of(plan, graph)[index], index, out_dir / stage_folder(index))
+    written = _write_stage(plan, graph, parts_of(plan, graph)[index], index, out_dir / stage_folder(index))
+    if expected.plan != plan.digest or written != expected.files[index]:
+        raise PlanMismatch(f"{model_path} was changed since its stages were planned and verified: plan it again")
 
 
 def matching_graph(plan: Plan, path: Path) -> Graph:

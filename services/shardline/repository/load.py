@@ -130,6 +130,14 @@ def load_spec(
     return LoadedModel(spec, read.model_path, read.merged.config, files, read.external_files, read.merged.warnings)
 
 
+def version_files(
+    repository: Path, model: str, version: int, *, options: LoadOptions = DEFAULT_OPTIONS
+) -> tuple[Path, ...]:
+    """The ONNX file of a version and the files that its weights lie in, checked but not hashed. Raises as load_spec does."""
+    read = _read(_open(repository, model, None, options), version, options)
+    return read.model_path, *sorted(read.external_files)
+
+
 def find_model(
     repository: Path,
     model: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shardline.controller import contract
+from shardline.controller.cut import Cut, JobState, PlanJob, plan_key
 from shardline.controller.observed import Observed, Pod, Trouble, read_pool
 from shardline.controller.spec import Manifest, ModelObject, read_model
 
@@ -17,14 +17,14 @@ DEFAULTS: Manifest = {
     "volumes": [{"name": "tmp", "emptyDir": {}}],
     "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}},
+    "planningResources": {"requests": {"memory": "1Gi"}},
     "gpuResources": {"limits": {"nvidia.com/gpu": 1}},
 }
 NOW = "2030-01-01T00:00:00Z"
 
 
-def model(deleting: bool = False, held: bool = True, status: Manifest | None = None, **spec: Any) -> ModelObject:
+def model(deleting: bool = False, status: Manifest | None = None, **spec: Any) -> ModelObject:
     meta: Manifest = {"name": "digits", "namespace": "ns", "uid": "u", "generation": 3}
-    meta["finalizers"] = [contract.FINALIZER] if held else []
     if deleting:
         meta["deletionTimestamp"] = NOW
     whole = {"repository": {"persistentVolumeClaim": {"claimName": "models"}}, **spec}
@@ -32,11 +32,26 @@ def model(deleting: bool = False, held: bool = True, status: Manifest | None = N
 
 
 def pod(
-    revision: str, ready: bool = True, gone: bool = False, homeless: str = "", trouble: Trouble | None = None
+    revision: str,
+    ready: bool = True,
+    gone: bool = False,
+    homeless: str = "",
+    trouble: Trouble | None = None,
+    stage: int = 0,
 ) -> Pod:
-    return Pod(f"pod-{revision}", 0, revision, ready, gone, homeless, trouble)
+    return Pod(f"pod-{revision}-{stage}", stage, revision, ready, gone, homeless, trouble)
 
 
 def observed(manifests: list[Manifest], pods: list[Pod], services: list[Manifest] | None = None) -> Observed:
     named = {item["metadata"]["name"]: item for item in services or []}
     return Observed(tuple(read_pool(item) for item in manifests), tuple(pods), named)
+
+
+def cut(of: ModelObject, stages: int = 2, digest: str = "d") -> Cut:
+    key = plan_key(DEFAULTS, of)
+    return Cut(f"digits-plan-{key}", key, digest, 1, stages, (1,) * stages, f"{stages} stages")
+
+
+def planned(of: ModelObject, state: JobState, message: str = "") -> PlanJob:
+    key = plan_key(DEFAULTS, of)
+    return PlanJob(f"digits-plan-{key}", key, state, message)

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from shardline.controller import contract, manifests
-from shardline.controller.actions import Action, Apply, Delete, Scale, SetFinalizers, SetStatus, Tell
+from shardline.controller.actions import Action, Apply, Delete, Scale, SetStatus, Tell
 from shardline.controller.observed import Observed
 from shardline.controller.plan import holds, plan
 from tests.unit.controller.objects import DEFAULTS, NOW, model, observed, pod
@@ -33,9 +33,9 @@ def status(actions: list[Action]) -> Manifest:
     return next(action.status for action in actions if isinstance(action, SetStatus))
 
 
-def test_a_new_model_is_held_and_gets_a_service_and_a_deployment() -> None:
-    actions = plan(DEFAULTS, model(held=False), Observed(), NOW)
-    assert kinds(actions) == ["SetFinalizers", "Apply", "Apply"]
+def test_a_new_model_gets_a_service_and_a_deployment() -> None:
+    actions = plan(DEFAULTS, model(), Observed(), NOW)
+    assert kinds(actions) == ["Apply", "Apply"]
     assert status(actions)["summary"] == "0/1"
 
 
@@ -93,16 +93,11 @@ def test_a_paused_model_is_left_alone() -> None:
     assert kinds(plan(DEFAULTS, model(paused=True, drainSeconds=7), settled(before), NOW)) == []
 
 
-def test_deletion_drains_then_removes_then_lets_go() -> None:
+def test_a_model_that_is_being_deleted_is_left_to_kubernetes_and_says_that_it_drains() -> None:
     going = model(deleting=True)
-    assert kinds(plan(DEFAULTS, going, settled(going), NOW)) == ["Scale"]
-    revision = manifests.revision_of(DEFAULTS, going)
-    draining = observed([deployment(going, 0)], [pod(revision, gone=True)], [manifests.service(DEFAULTS, going, 0)])
-    assert kinds(plan(DEFAULTS, going, draining, NOW)) == []
-    drained = observed([deployment(going, 0)], [], [manifests.service(DEFAULTS, going, 0)])
-    actions = plan(DEFAULTS, going, drained, NOW)
-    assert kinds(actions) == ["Delete", "Delete", "SetFinalizers"]
-    assert SetFinalizers(()) in actions
+    actions = plan(DEFAULTS, going, settled(going), NOW)
+    assert kinds(actions) == []
+    assert {condition["reason"] for condition in status(actions)["conditions"]} == {"Draining"}
 
 
 def test_an_event_is_told_once() -> None:
