@@ -8,6 +8,7 @@ descriptor (a future per message, as `zmq.asyncio` makes, costs more than the me
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ _COPY_BELOW = 8192
 """Frames below this many bytes are copied out of libzmq's buffer: cheaper than keeping a view alive."""
 _DRAIN_AT_MOST = 64
 """Messages taken per turn of the event loop, so that a busy link does not starve the others."""
+_KEPT_MESSAGES = 4096
+"""Messages kept, per peer, for one that lives but does not read fast enough. What is more is dropped: then the peer has
+not read 8192 messages, and the deadlines of its calls end them."""
+_AGAIN_S = 0.005
 
 # Plain numbers: pyzmq's are enums, whose arithmetic shows in the profile of small messages.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -60,6 +65,7 @@ class _Socket:
         self._fd = int(socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self.drain)
         self._closed = False
+        self.full = False
 
     def drain(self) -> None:
         if self._closed:
@@ -89,13 +95,15 @@ class _Socket:
         self._receive(identity, header, frames)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
-        """Queue one message; False where the peer is lost or its queue is full."""
+        """Queue one message; False where the peer is lost or its queue is full: `full` says which."""
         try:
             self._send(parts)
         except zmq.Again:
+            self.full = True
             return False
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.ENOTSOCK):
+                self.full = False
                 return False
             raise
         if int(self._socket.getsockopt(_EVENTS)) & _POLLIN:
@@ -141,6 +149,8 @@ class LinkServer:
         self.address: str = raw.getsockopt_string(zmq.LAST_ENDPOINT)
         self._raw = raw
         self._socket: _Socket | None = None
+        self._kept: dict[bytes, deque[list[Buffer]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def listen(self, receive: Receive) -> None:
         """Take messages from now on."""
@@ -148,11 +158,45 @@ class LinkServer:
         self._socket.drain()
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Buffer]) -> bool:
-        """Queue a message for `peer`; False where it is gone or does not read."""
-        return self._socket is not None and self._socket.send([peer, header, *frames])
+        """Queue a message for `peer`; False where it is gone, or has not read for very long.
+
+        A peer whose queue is full lives and may read again: what it shall get is kept, in order, and sent when there is room.
+        """
+        if self._socket is None:
+            return False
+        parts = [peer, header, *frames]
+        kept = self._kept.get(peer)
+        if kept is None:
+            if self._socket.send(parts):
+                return True
+            if not self._socket.full:
+                return False
+            kept = self._kept[peer] = deque()
+            self._send_later()
+        if len(kept) >= _KEPT_MESSAGES:
+            return False
+        kept.append(parts)
+        return True
+
+    def _send_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._send_kept)
+
+    def _send_kept(self) -> None:
+        self._timer = None
+        assert self._socket is not None
+        for peer, kept in list(self._kept.items()):
+            while kept and self._socket.send(kept[0]):
+                kept.popleft()
+            if not kept or not self._socket.full:  # all is sent, or the peer is gone
+                del self._kept[peer]
+        if self._kept:
+            self._send_later()
 
     def close(self) -> None:
         """Drop what is queued and release the address."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._socket is not None:
             self._socket.close()
         self._raw.close(linger=0)
