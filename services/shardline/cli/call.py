@@ -18,13 +18,16 @@ from shardline.cli.render import (
     shape_text,
     values_text,
 )
-from shardline.cli.target import find_target
+from shardline.cli.target import Target, find_target
+from shardline.coord.connection import Connection
+from shardline.coord.errors import RedisAway
+from shardline.coord.status import ClusterView, cluster_view
 from shardline.local.samples import sample_inputs
 from shardline.wire.arrays import datatype_of
 from shardline.wire.client import Answer, CallFailed, InferenceClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from shardline.wire.client import ModelEntry, ModelMetadata, TensorMetadata
 
@@ -116,16 +119,50 @@ def run_models(url: str | None, timeout_s: float, *, as_json: bool) -> None:
         ]
 
     found = call(url, timeout_s, work)
+    replicas = _replicas(find_target(url))
     if as_json:
-        print_json([asdict(entry) | (_metadata_json(metadata) if metadata else {}) for entry, metadata in found])
+        print_json(
+            [
+                asdict(entry)
+                | {"replicas": replicas.get((entry.name, entry.version), [])}
+                | (_metadata_json(metadata) if metadata else {})
+                for entry, metadata in found
+            ]
+        )
         return
-    print_table(("model", "version", "state", "inputs", "outputs", "reason"), [model_row(*item) for item in found])
+    print_table(
+        ("model", "version", "state", "replicas", "inputs", "outputs", "reason"),
+        [model_row(*item, replicas.get((item[0].name, item[0].version), ())) for item in found],
+    )
 
 
-def model_row(entry: ModelEntry, metadata: ModelMetadata | None) -> tuple[str, ...]:
-    """A row of the table of models."""
+def _replicas(target: Target) -> dict[tuple[str, str], list[int]]:
+    """Replicas that are ready of each stage, by model and version; empty where the cluster's Redis is not known or away."""
+    if not target.redis:
+        return {}
+    try:
+        view = asyncio.run(_view(target))
+    except RedisAway:
+        return {}
+    counts: dict[tuple[str, str], list[int]] = {}
+    for pool in view.pools:
+        of_stage = counts.setdefault((pool.pool.model, str(pool.pool.version)), [])
+        of_stage.extend([0] * (pool.pool.stage + 1 - len(of_stage)))
+        of_stage[pool.pool.stage] = pool.ready
+    return counts
+
+
+async def _view(target: Target) -> ClusterView:
+    async with Connection(target.redis, target.cluster) as connection:
+        return await cluster_view(connection)
+
+
+def model_row(entry: ModelEntry, metadata: ModelMetadata | None, replicas: Sequence[int] = ()) -> tuple[str, ...]:
+    """A row of the table of models. replicas: of each stage, none where that is not known."""
     inputs, outputs = (metadata.inputs, metadata.outputs) if metadata else ((), ())
-    return (entry.name, entry.version or "-", entry.state, _tensors_text(inputs), _tensors_text(outputs), entry.reason)
+    counts = "+".join(map(str, replicas)) or "-"
+    tensors = (_tensors_text(inputs), _tensors_text(outputs))
+    return (entry.name, entry.version or "-", entry.state, counts, *tensors, entry.reason)
 
 
 def run_load(url: str | None, model: str, timeout_s: float) -> None:

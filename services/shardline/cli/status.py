@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardline.cli.failure import EXIT_USAGE, Failure
 from shardline.cli.render import duration_text, print_json, print_table
-from shardline.cli.target import find_target
+from shardline.cli.target import Target, find_target
 from shardline.coord.connection import Connection
 from shardline.coord.errors import RedisAway
 from shardline.coord.status import ClusterView, cluster_view
+from shardline.core.cluster import PoolKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from shardline.coord.status import PoolView
     from shardline.coord.watch import Sighting
     from shardline.core.cluster import ReplicaInfo, RouterInfo
@@ -22,10 +26,11 @@ if TYPE_CHECKING:
 
 def run_status(redis: str | None, url: str | None, cluster: str | None, *, as_json: bool) -> None:
     """`shardline status`."""
-    redis_url, name = _which(redis, url, cluster)
-    view = asyncio.run(_read(redis_url, name))
+    target = _which(redis, url, cluster)
+    view = asyncio.run(_read(target.redis, target.cluster))
+    missing = missing_stages(view, target.stages)
     if as_json:
-        print_json(view_json(view))
+        print_json(view_json(view, missing))
         return
     now = time.time()
     health = view.redis
@@ -38,22 +43,23 @@ def run_status(redis: str | None, url: str | None, cluster: str | None, *, as_js
         [replica_row(seen, now) for seen in view.replicas.values()],
     )
     print_table(
-        ("pool", "ready", "starting", "draining", "waiting", "running"), [pool_row(pool) for pool in view.pools]
+        ("pool", "ready", "starting", "draining", "waiting", "running"),
+        [*(pool_row(pool) for pool in view.pools), *((str(pool), *"00000") for pool in missing)],
     )
     sys.stdout.write(
-        f"Cluster {view.cluster}: {verdict(view)}. Redis {health.version} at {health.where}: answers in "
+        f"Cluster {view.cluster}: {verdict(view, missing)}. Redis {health.version} at {health.where}: answers in "
         f"{duration_text(health.ping_s)}, {health.memory_bytes / 2**20:.1f} MiB, up {duration_text(health.up_s)}.\n"
     )
 
 
-def _which(redis: str | None, url: str | None, cluster: str | None) -> tuple[str, str]:
+def _which(redis: str | None, url: str | None, cluster: str | None) -> Target:
     if redis is not None:
-        return redis, cluster or "default"
+        return Target("", redis, cluster or "default", found=False)
     target = find_target(url)
     if not target.found:
         where = f"at {url}" if url else "on this machine"
         raise Failure(f"no cluster of yours runs {where}; name its Redis with --redis URL")
-    return target.redis, cluster or target.cluster
+    return replace(target, cluster=cluster or target.cluster)
 
 
 async def _read(redis_url: str, cluster: str) -> ClusterView:
@@ -66,15 +72,29 @@ async def _read(redis_url: str, cluster: str) -> ClusterView:
         raise Failure(str(error), EXIT_USAGE) from error
 
 
-def verdict(view: ClusterView) -> str:
-    """The cluster's health in a few words, worst first."""
+def missing_stages(view: ClusterView, stages: Mapping[str, int]) -> tuple[PoolKey, ...]:
+    """Stages that no replica is left of, not even one that starts: such a pool is not in Redis.
+
+    stages: how many each split model has, by `model:version`; where that is not known, up to the last one that is there.
+    """
+    there = {pool.pool for pool in view.pools}
+    counts = dict(stages)
+    for pool in there:
+        name = f"{pool.model}:{pool.version}"
+        counts[name] = max(counts.get(name, 0), pool.stage + 1)
+    expected = {PoolKey.parse(f"{name}/{stage}") for name, count in counts.items() for stage in range(count)}
+    return tuple(sorted(expected - there))
+
+
+def verdict(view: ClusterView, missing: Sequence[PoolKey] = ()) -> str:
+    """The cluster's health in a few words, worst first. missing: as missing_stages finds them."""
     if not any(seen.info.state == "ready" for seen in view.routers.values()):
         return "no router is ready, callers get no answer"
     if not view.replicas:
         return "no replica is alive, every request is refused"
-    dead = [str(pool.pool) for pool in view.pools if not pool.serving]
+    dead = sorted([pool.pool for pool in view.pools if not pool.serving] + list(missing))
     if dead:
-        return f"nobody serves {', '.join(dead)}"
+        return f"nobody serves {', '.join(map(str, dead))}"
     return "healthy" if view.pools else "no model is loaded"
 
 
@@ -107,11 +127,11 @@ def pool_row(pool: PoolView) -> tuple[str, ...]:
     return (str(pool.pool), *(str(count) for count in counts))
 
 
-def view_json(view: ClusterView) -> dict[str, Any]:
+def view_json(view: ClusterView, missing: Sequence[PoolKey] = ()) -> dict[str, Any]:
     """What `status --json` prints."""
     return {
         "cluster": view.cluster,
-        "health": verdict(view),
+        "health": verdict(view, missing),
         "routers": [
             {
                 "id": seen.info.id,

@@ -6,13 +6,16 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class RunningCluster:
-    """A local cluster. redis: its URL, which may hold a password: the file is readable by its user only. cluster: its name in Redis."""
+    """A local cluster. redis: its URL, which may hold a password: the file is readable by its user only. cluster: its name in Redis.
+
+    stages: how many each split model has, by `model:version`.
+    """
 
     pid: int
     endpoint: str
@@ -20,6 +23,7 @@ class RunningCluster:
     cluster: str
     repository: str
     started_at: float
+    stages: dict[str, int] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:

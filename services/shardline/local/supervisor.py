@@ -26,6 +26,7 @@ from shardline.ops.cpu import available_cpus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from shardline.local.layout import Layout
     from shardline.local.reporter import Reporter
 
 _PRIVATE_REDIS_S = 10.0
@@ -99,7 +100,7 @@ class Supervisor:
             layout = await stage_models(options, self._models, cores, self._reporter, sweeping)
             for spec in environment.children(options, layout, redis_url, folder, cores):
                 keep(spec)
-            self._record(options, redis_url, sweeping)
+            self._record(options, layout, redis_url, sweeping)
             answers = await until_served(options, layout, self._models, redis_url, self._reporter)
         except ClusterFailed as failure:
             self._fail(failure)
@@ -107,10 +108,10 @@ class Supervisor:
         self._started = True
         self._reporter.ready(options.settings, answers)
 
-    def _record(self, options: ClusterOptions, redis_url: str, sweeping: Sweeping) -> None:
+    def _record(self, options: ClusterOptions, layout: Layout, redis_url: str, sweeping: Sweeping) -> None:
         """Let `shardline status` find this cluster; it runs as well without."""
         try:
-            sweeping.remove(statefile.write(_running(options, redis_url)))
+            sweeping.remove(statefile.write(_running(options, layout, redis_url)))
         except OSError as error:
             self._reporter.notice(f"`shardline status` will need --redis for this cluster: {error}")
 
@@ -186,7 +187,7 @@ def _short_temporary_folder() -> str:
     return "/tmp" if len(usual) > 40 and os.access("/tmp", os.W_OK) else usual  # noqa: S108 (mkdtemp makes it private)
 
 
-def _running(options: ClusterOptions, redis_url: str) -> statefile.RunningCluster:
+def _running(options: ClusterOptions, layout: Layout, redis_url: str) -> statefile.RunningCluster:
     return statefile.RunningCluster(
         pid=os.getpid(),
         endpoint=options.endpoint,
@@ -194,6 +195,7 @@ def _running(options: ClusterOptions, redis_url: str) -> statefile.RunningCluste
         cluster=options.settings.cluster,
         repository=options.settings.repository,
         started_at=time.time(),
+        stages={f"{model.model}:{model.version}": len(model.replicas) for model in layout.staged},
     )
 
 

@@ -84,9 +84,10 @@ def test_a_table_keeps_brackets_and_cuts_nothing_without_a_terminal(capsys: pyte
 
 def test_a_model_that_is_not_ready_shows_its_reason_and_no_tensors() -> None:
     entry = ModelEntry("bad", "1", "UNAVAILABLE", "not an ONNX file")
-    assert model_row(entry, None) == ("bad", "1", "UNAVAILABLE", "", "", "not an ONNX file")
+    assert model_row(entry, None) == ("bad", "1", "UNAVAILABLE", "-", "", "", "not an ONNX file")
     metadata = ModelMetadata("m", ("1",), "onnx", (TensorMetadata("x", "FP32", (-1, 2)),), ())
-    assert model_row(ModelEntry("m", "1", "READY", ""), metadata)[3] == "x FP32 [-1, 2]"
+    row = model_row(ModelEntry("m", "1", "READY", ""), metadata, (1, 2))
+    assert (row[3], row[4]) == ("1+2", "x FP32 [-1, 2]")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from shardline.cli.status import pool_row, replica_row, router_row, verdict, view_json
+from shardline.cli.status import missing_stages, pool_row, replica_row, router_row, verdict, view_json
 from shardline.coord.status import ClusterView, RedisHealth, pools_of
 from shardline.coord.watch import Sighting
 from shardline.core.cluster import LoadReport, PoolKey, ReplicaInfo, ReplicaState, RouterInfo
@@ -55,6 +55,15 @@ def view(*replicas: ReplicaInfo, routers: tuple[RouterInfo, ...] = (ROUTER,)) ->
 )
 def test_the_verdict_tells_the_worst_first(cluster: ClusterView, words: str) -> None:
     assert words in verdict(cluster)
+
+
+def test_a_stage_that_nobody_executes_is_told_although_redis_does_not_know_it() -> None:
+    cluster = view(replace(REPLICA, pools=(PoolKey("split", 2, 1), POOL)))
+    assert missing_stages(cluster, {}) == (PoolKey("split", 2, 0),)
+    missing = missing_stages(cluster, {"split:2": 3, "other:1": 1})
+    assert missing == (PoolKey("other", 1), PoolKey("split", 2, 0), PoolKey("split", 2, 2))
+    assert verdict(cluster, missing) == "nobody serves other:1/0, split:2/0, split:2/2"
+    assert view_json(cluster, missing)["health"] == verdict(cluster, missing)
 
 
 def test_rows_show_what_waits_and_for_how_long_each_has_been_up() -> None:
