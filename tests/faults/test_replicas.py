@@ -6,10 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.cluster_process import STOP_S, eventually
-from tests.faults.conftest import FRONTS
 from tests.faults.load import Load, wholly_one_version
 
 if TYPE_CHECKING:
@@ -20,9 +17,8 @@ if TYPE_CHECKING:
 LINKS_UP = 'shardline_links{state="up"}'
 
 
-@pytest.mark.parametrize("front", FRONTS)
-def test_a_dead_replica_costs_no_client_an_error(start: Callable[..., ClusterProcess], front: str) -> None:
-    cluster = start(front=front, replicas=2)
+def test_a_dead_replica_costs_no_client_an_error(start: Callable[..., ClusterProcess]) -> None:
+    cluster = start(front="native", replicas=2)
     router, victim = cluster.role("router")[0], cluster.role("replica")[0]
     with Load(cluster.url, "versioned", wholly_one_version, rows=(1, 2, 20)) as load:
         os.kill(victim.pid, signal.SIGKILL)
@@ -34,11 +30,10 @@ def test_a_dead_replica_costs_no_client_an_error(start: Callable[..., ClusterPro
     assert router.value("shardline_retries_total") > 0  # rows were there when it died, and ran elsewhere
 
 
-@pytest.mark.parametrize("front", FRONTS)
 def test_rows_of_a_stopped_replica_run_elsewhere_and_its_late_answers_are_discarded(
-    start: Callable[..., ClusterProcess], front: str
+    start: Callable[..., ClusterProcess],
 ) -> None:
-    cluster = start(front=front, replicas=2)
+    cluster = start(front="grpcio", replicas=2)
     router, victim = cluster.role("router")[0], cluster.role("replica")[0]
     with Load(cluster.url, "versioned", wholly_one_version, rows=(1, 2, 20)) as load:
         os.kill(victim.pid, signal.SIGSTOP)
@@ -58,11 +53,10 @@ def test_rows_of_a_stopped_replica_run_elsewhere_and_its_late_answers_are_discar
     assert after > before
 
 
-@pytest.mark.parametrize("front", FRONTS)
 def test_a_replica_that_is_told_to_end_costs_no_client_an_error(
-    start: Callable[..., ClusterProcess], front: str
+    start: Callable[..., ClusterProcess],
 ) -> None:
-    cluster = start(front=front, replicas=2)
+    cluster = start(front="native", replicas=2)
     router, leaving = cluster.role("router")[0], cluster.role("replica")[0]
     with Load(cluster.url, "versioned", wholly_one_version, rows=(1, 2, 20)) as load:
         leaving.process.send_signal(signal.SIGTERM)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import tritonclient.grpc as triton
 
 from tests import onnx_models as models
-from tests.faults.conftest import FRONTS
 from tests.faults.load import Load, wholly_one_version
 
 if TYPE_CHECKING:
@@ -21,11 +19,10 @@ LARGEST = 8
 """Rows of the largest batch: a request of more is cut, and its parts run on both replicas."""
 
 
-@pytest.mark.parametrize("front", FRONTS)
 def test_while_versions_roll_every_answer_is_wholly_of_one(
-    start: Callable[..., ClusterProcess], repository: Path, front: str
+    start: Callable[..., ClusterProcess], repository: Path
 ) -> None:
-    cluster = start(front=front, replicas=2)
+    cluster = start(front="grpcio", replicas=2)
     with (
         triton.InferenceServerClient(cluster.url) as client,
         Load(cluster.url, "versioned", wholly_one_version, rows=(1, 3, 3 * LARGEST)) as load,
