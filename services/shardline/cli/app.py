@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from shardline.cli.deploy import deploy
 from shardline.cli.failure import one_line
 from shardline.cli.plan import plan
 
@@ -24,7 +25,8 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="HOST:PORT",
-        help="Server to call; grpcs://HOST:PORT for TLS. [default: the cluster running on this machine]",
+        help="Server to call; grpcs://HOST:PORT for TLS, kube:NAMESPACE for a release on Kubernetes. "
+        "[default: the cluster running on this machine, else the one of the current kube context]",
         show_default=False,
     ),
 ]
@@ -228,6 +230,7 @@ def status(
         run_status(redis, url, cluster, as_json=as_json)
 
 
+app.command(epilog="Example: shardline deploy models/resnet50 --stages 2 --replicas 3")(deploy)
 app.command(epilog="Example: shardline plan models/minilm --stages 2 --out stages")(plan)
 
 

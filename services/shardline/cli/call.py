@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardline.cli.failure import Failure
 from shardline.cli.inputs import parse_given, read_inputs
+from shardline.cli.kube import reached
 from shardline.cli.render import (
     duration_text,
     json_values,
@@ -39,7 +40,7 @@ def call(url: str | None, timeout_s: float, work: Callable[[InferenceClient], Aw
     target = find_target(url)
 
     async def connected() -> Result:
-        async with InferenceClient(target.url, timeout_s=timeout_s) as client:
+        async with reached(target) as address, InferenceClient(address, timeout_s=timeout_s) as client:
             return await work(client)
 
     try:

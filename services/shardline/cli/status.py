@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardline.cli.failure import EXIT_USAGE, Failure
+from shardline.cli.kube import kube_release, model_row, stages_of
 from shardline.cli.render import duration_text, print_json, print_table
 from shardline.cli.target import Target, find_target
 from shardline.coord.connection import Connection
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
 
 def run_status(redis: str | None, url: str | None, cluster: str | None, *, as_json: bool) -> None:
     """`shardline status`."""
-    target = _which(redis, url, cluster)
-    view = asyncio.run(_read(target.redis, target.cluster))
-    missing = missing_stages(view, target.stages)
+    view, stages, models = asyncio.run(_look(_which(redis, url, cluster), cluster))
+    missing = missing_stages(view, stages)
     if as_json:
-        print_json(view_json(view, missing))
+        print_json(view_json(view, missing) | ({"models": [item["status"] for item in models]} if models else {}))
         return
     now = time.time()
     health = view.redis
@@ -46,6 +46,8 @@ def run_status(redis: str | None, url: str | None, cluster: str | None, *, as_js
         ("pool", "ready", "starting", "draining", "waiting", "running"),
         [*(pool_row(pool) for pool in view.pools), *((str(pool), *"00000") for pool in missing)],
     )
+    if models:
+        print_table(("model", "ready", "replicas", "version", "rate", "p99", "why"), list(map(model_row, models)))
     sys.stdout.write(
         f"Cluster {view.cluster}: {verdict(view, missing)}. Redis {health.version} at {health.where}: answers in "
         f"{duration_text(health.ping_s)}, {health.memory_bytes / 2**20:.1f} MiB, up {duration_text(health.up_s)}.\n"
@@ -56,10 +58,19 @@ def _which(redis: str | None, url: str | None, cluster: str | None) -> Target:
     if redis is not None:
         return Target("", redis, cluster or "default", found=False)
     target = find_target(url)
-    if not target.found:
+    if not target.found and target.kube is None:
         where = f"at {url}" if url else "on this machine"
         raise Failure(f"no cluster of yours runs {where}; name its Redis with --redis URL")
     return replace(target, cluster=cluster or target.cluster)
+
+
+async def _look(target: Target, cluster: str | None) -> tuple[ClusterView, Mapping[str, int], list[dict[str, Any]]]:
+    """(what Redis says, stages of split models, Model objects of Kubernetes)."""
+    if target.kube is None:
+        return await _read(target.redis, target.cluster), target.stages, []
+    async with kube_release(target.kube) as found, found.redis() as url:
+        models = await found.models()
+        return await _read(url, cluster or found.cluster), stages_of(models), models
 
 
 async def _read(redis_url: str, cluster: str) -> ClusterView:

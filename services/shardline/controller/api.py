@@ -15,7 +15,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import load_incluster_config
-from kubernetes.aio.config.kube_config import load_kube_config
+from kubernetes.aio.config.kube_config import list_kube_config_contexts, load_kube_config
 
 from shardline.controller import contract
 
@@ -43,9 +43,9 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """The path of a collection, an object, or a part of it."""
+        """The path of a collection (of all namespaces where none is named), an object, or a part of it."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [root, "namespaces", namespace, self.plural, name, subresource]
+        parts = [root, "namespaces" if namespace else "", namespace, self.plural, name, subresource]
         return "/".join(part for part in parts if part)
 
 
@@ -78,6 +78,10 @@ class Api:
         self._client = client
         self.namespace = namespace
 
+    def of(self, namespace: str) -> Api:
+        """The same cluster's other namespace, on the same connections."""
+        return Api(self._client, namespace)
+
     async def get(self, kind: Kind, name: str) -> Manifest:
         """One object. Raises ApiError."""
         return await self._json("GET", kind.path(self.namespace, name))
@@ -85,6 +89,10 @@ class Api:
     async def list(self, kind: Kind, selector: str = "") -> Manifest:
         """All objects that a label selector finds, as the API server's list. Raises ApiError."""
         return await self._json("GET", kind.path(self.namespace), query={"labelSelector": selector})
+
+    async def list_everywhere(self, kind: Kind, selector: str = "") -> Manifest:
+        """The same of all namespaces. Raises ApiError."""
+        return await self._json("GET", kind.path(""), query={"labelSelector": selector})
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Make a new object. Raises ApiError."""
@@ -94,10 +102,10 @@ class Api:
         """Replace an object of the same resourceVersion. Raises ApiError (Conflict where it changed)."""
         return await self._json("PUT", kind.path(self.namespace, manifest["metadata"]["name"]), body=manifest)
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply, by force: what others set in our fields is undone. Raises ApiError."""
+    async def apply(self, manifest: Manifest, manager: str = contract.FIELD_MANAGER) -> Manifest:
+        """Server-side apply, by force: what others set in the manager's fields is undone. Raises ApiError."""
         path = KINDS[manifest["kind"]].path(self.namespace, manifest["metadata"]["name"])
-        query = {"fieldManager": contract.FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         return await self._json("PATCH", path, body=manifest, query=query, content="application/apply-patch+yaml")
 
     async def merge(self, kind: Kind, name: str, patch: Manifest, subresource: str = "") -> Manifest:
@@ -135,6 +143,23 @@ class Api:
             raise ApiError(0, "Unreachable", str(error) or type(error).__name__) from error
         finally:
             response.close()
+
+    async def port_forward(self, pod: str, port: int) -> aiohttp.ClientWebSocketResponse:
+        """A stream to a pod's port, in the framing of v4.channel.k8s.io. Raises ApiError."""
+        path = POD.path(self.namespace, pod, "portforward")
+        try:
+            _, url, headers, *_ = await self._client.param_serialize(
+                "GET", path, query_params=[("ports", str(port))], auth_settings=["BearerToken"]
+            )
+            rest = self._client.rest_client
+            if rest.pool_manager is None:
+                rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001  as its own WsApiClient does
+            stream: aiohttp.ClientWebSocketResponse = await rest.pool_manager.ws_connect(
+                url, headers=headers, protocols=("v4.channel.k8s.io",), max_msg_size=0
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", str(error) or type(error).__name__) from error
+        return stream
 
     async def _json(
         self,
@@ -192,11 +217,28 @@ async def _refusal(response: aiohttp.ClientResponse) -> ApiError:
 
 async def connect(namespace: str) -> Api:
     """With the pod's own account, or outside a cluster with the current kubeconfig."""
-    configuration = Configuration()
-    configuration.connection_pool_maxsize = 64  # watches keep one each
-    configuration.retries = 0
+    configuration = _configuration()
     try:
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except ConfigException:
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return Api(ApiClient(configuration), namespace)
+
+
+async def connect_as_user(namespace: str) -> tuple[Api, str]:
+    """With the user's kubeconfig; (api, name of the current context). namespace: "" for the context's own. Raises ApiError."""
+    configuration = _configuration()
+    try:
+        _, current = list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        raise ApiError(0, "NoKubeconfig", str(error)) from error
+    own = (current.get("context") or {}).get("namespace") or "default"
+    return Api(ApiClient(configuration), namespace or own), current.get("name", "")
+
+
+def _configuration() -> Configuration:
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = 64  # watches keep one each
+    configuration.retries = 0
+    return configuration

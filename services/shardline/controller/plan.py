@@ -104,7 +104,9 @@ def _report(model: ModelObject, observed: Observed, revision: str, missing: NoFo
         if (condition["status"], condition["reason"]) != (was.get("status"), was.get("reason")):
             bad = condition["reason"] == "Stalled" or (condition["type"] == "Ready" and condition["status"] == "False")
             starting = condition["reason"] in ("Starting", "Planning", "Draining", "ScaledToZero")
-            actions.append(Tell(condition["reason"], condition["message"], warning=bad and not starting))
+            event = Tell(condition["reason"], condition["message"], warning=bad and not starting)
+            if event not in actions:
+                actions.append(event)
     if status != model.status:
         actions.append(SetStatus(status))
     return actions
