@@ -275,6 +275,35 @@ def test_a_cut_request_is_never_answered_by_two_versions(cluster: Cluster) -> No
     assert caller.response.model_version == "2"
 
 
+def test_what_was_sent_of_a_request_that_is_begun_anew_is_taken_back(cluster: Cluster) -> None:
+    replica = cluster.join("a", model(version=1))
+    (caller,) = cluster.send(infer(*range(16)))
+    first, second = replica.read()
+    cluster.serve(replica, model(version=2))
+    replica.refuse(first, reason="version_gone")
+    cluster.turn()
+    new = replica.read()
+    assert (len(new), replica.cancelled) == (2, [second])
+    replica.answer(second)
+    replica.answer(*new)
+    assert caller.rows() == [float(number) for number in range(16)]
+    cluster.assert_empty()
+
+
+def test_a_cut_request_whose_version_is_lost_is_begun_anew_once(cluster: Cluster) -> None:
+    old = cluster.join("a", model(version=1))
+    (caller,) = cluster.send(infer(*range(24)))
+    assert len(old.read()) == 3
+    new = cluster.join("b", model(version=2))
+    old.link.fall()
+    cluster.turn()
+    calls = new.read()
+    assert len(calls) == 3
+    new.answer(*calls)
+    assert caller.rows() == [float(number) for number in range(24)]
+    cluster.assert_empty()
+
+
 def test_a_version_that_was_asked_for_by_number_is_not_replaced_by_another(cluster: Cluster) -> None:
     replica = cluster.join("a", model(version=1))
     (caller,) = cluster.send(infer(1.0, model_version="1"))
