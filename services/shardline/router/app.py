@@ -13,7 +13,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shardline import __version__
@@ -37,6 +37,7 @@ from shardline.router.repository import RepositoryControl
 from shardline.router.servicer import InferenceServicer, stream_handler
 from shardline.router.table import Table
 from shardline.wire.front import EdgeOptions, Front, Gate, GrpcioFront, NativeFront, choose, infer_handler
+from shardline.wire.health import Health
 from shardline.wire.link import LinkContext
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 _SWEEP_S = 0.02
+_STREAM_IDLE_S = 1.0
 _SERVICE = "inference.GRPCInferenceService"
 _PROCESS = "shardline.router"
 """Health of this name: whether the router takes calls, with models or without. A cluster must route to one that says why not."""
@@ -76,7 +78,7 @@ class Router:
         self._cluster = Cluster(self._connection, self._context, self._table, self._dispatcher)
         repository = RepositoryControl(self._cluster, self._connection)
         self._servicer = InferenceServicer(self._table, self._dispatcher, repository)
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._front, why = self._make_front()
         self._why = why
         self._named: set[str] = set()
@@ -117,7 +119,7 @@ class Router:
         endpoint = Endpoint(self._metrics, lambda: None if self._table.models else "no model is served yet")
         await self._front.start()
         await endpoint.start(settings.metrics_host, settings.metrics_port)
-        await self._health.set(_PROCESS, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(_PROCESS, True)
         address = f"{settings.host}:{self._front.port}"
         log.info("router.listening", address=address, front=self._front.name, why=self._why)
         membership = RouterMembership(self._connection, self._info(address, endpoint.port))
@@ -147,10 +149,20 @@ class Router:
     async def _drain(self) -> None:
         """Not ready first, so that load balancers stop choosing us; then no new connections; then the rest ends."""
         self._servicer.draining = True
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await asyncio.sleep(self._settings.linger_s)
-        await self._front.stop(self._settings.drain_s)
+        self._health.end()
+        async with asyncio.TaskGroup() as tasks:
+            ending = tasks.create_task(self._end_idle_streams(), name="streams")
+            await self._front.stop(self._settings.drain_s)
+            ending.cancel()
         await until(lambda: self._dispatcher.requests_in_flight == 0, Deadline.after(self._settings.drain_s))
+
+    async def _end_idle_streams(self) -> None:
+        """Streams that are in use end with their clients, or with the grace; nobody waits for the others."""
+        while True:
+            self._servicer.end_idle_streams(_STREAM_IDLE_S)
+            await asyncio.sleep(_STREAM_IDLE_S / 4)
 
     async def _sweep(self) -> None:
         while True:
@@ -168,10 +180,7 @@ class Router:
             self._count_rows_of(ready.keys() - self._named)
             self._named |= ready.keys()
             for name, serving in states.items():
-                status = (
-                    health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-                )
-                await self._health.set(name, status)
+                self._health.set(name, serving)
 
     def _gauges(self) -> None:
         self._metrics.gauge("shardline_bytes_in_flight", lambda: float(self._dispatcher.bytes_in_flight))

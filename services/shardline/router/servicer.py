@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -38,7 +39,14 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._table = table
         self._dispatcher = dispatcher
         self._repository = repository
+        self._streams: set[_Stream] = set()
         self.draining = False
+
+    def end_idle_streams(self, idle_s: float) -> None:
+        """End streams on which nothing has been asked or answered for so long: the router ends, and they hold it up."""
+        for stream in tuple(self._streams):
+            if stream.idle_for() >= idle_s:
+                stream.refuse(Unavailable("the router ends; open a new stream", retry_after_s=0.1))
 
     @answered
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -136,10 +144,14 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Several requests in flight; answers go out as they are ready, errors as messages of the stream."""
         stream = _Stream(self._dispatcher)
         reading = asyncio.ensure_future(stream.read(request_iterator))
+        self._streams.add(stream)
         try:
             while (message := await stream.answers.get()) is not None:
+                if isinstance(message, ServingError):
+                    raise message
                 yield message
         finally:
+            self._streams.discard(stream)
             reading.cancel()
             stream.cancel()
 
@@ -187,14 +199,24 @@ class _Stream:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[bytes | ServingError | None] = asyncio.Queue()
         self._slots = asyncio.Semaphore(STREAM_IN_FLIGHT)
         self._requests: dict[_StreamReply, Any] = {}
         self._ended = False
+        self._used_at = time.monotonic()
+
+    def idle_for(self) -> float:
+        """Seconds since the last request or answer; 0 while an answer is owed."""
+        return 0.0 if self._requests else time.monotonic() - self._used_at
+
+    def refuse(self, error: ServingError) -> None:
+        """End the stream with a status."""
+        self.answers.put_nowait(error)
 
     async def read(self, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
             await self._slots.acquire()
+            self._used_at = time.monotonic()
             reply = _StreamReply(self, message)
             self._requests[reply] = None
             request = self._dispatcher.submit(message, reply, None)
@@ -206,6 +228,7 @@ class _Stream:
     def answer(self, reply: _StreamReply, message: bytes) -> None:
         if self._requests.pop(reply, self) is not self:
             self._slots.release()
+            self._used_at = time.monotonic()
             self.answers.put_nowait(message)
             self._end_if_done()
 
