@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = [sys.executable, str(ROOT / "deploy/testcluster/cluster.py")]
-VALUES = ROOT / "charts/shardline/ci/testcluster-values.yaml"
+CHART = ROOT / "charts/shardline"
+VALUES = CHART / "ci/testcluster-values.yaml"
 LOAD = Path(__file__).parent / "load.py"
 CLI = [sys.executable, "-m", "shardline.cli"]
+CLAIM = "models"
+
+Json = dict[str, Any]
 
 
 def cluster(*arguments: str, text: str | None = None, check: bool = True) -> str:
@@ -30,13 +34,25 @@ def cluster(*arguments: str, text: str | None = None, check: bool = True) -> str
     return done.stdout
 
 
-def until(what: str, ok: Callable[[], Any], seconds: float = 90.0) -> Any:
-    """Wait for a condition; fail with `what` when it does not come."""
+def until(what: str, ok: Callable[[], Any], seconds: float = 180.0) -> Any:
+    """Wait for a condition; fail with `what` when it does not come. The deadline is for machines that do much else."""
     end = time.monotonic() + seconds
     while not (value := ok()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.2)
     return value
+
+
+def infer(model: str, address: str, *options: str, check: bool = True) -> str:
+    """What `shardline infer` prints, called from inside the cluster's network."""
+    return cluster("exec", "1", *CLI, "infer", model, "--url", address, *options, check=check)
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether kubelet calls a pod ready, and it stays."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 @dataclass
@@ -58,41 +74,71 @@ class Load:
 
 @dataclass
 class Release:
-    """A release and its namespace."""
+    """A release and its namespace, where Kubernetes itself refuses pods with more rights than they need."""
 
     name: str
     namespace: str
     models: Path
 
     def install(self, *values: str) -> None:
-        self.helm("install", *values, "--create-namespace")
+        cluster("kubectl", "apply", "-f", "-", text=json.dumps(self.surroundings()))
+        self.helm("install", *values)
+
+    def surroundings(self) -> Json:
+        """The namespace and the claim that holds the model repository, as a cluster's owner makes them."""
+        restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+        size = {"storage": "1Gi"}
+        common: Json = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+        volume = {
+            **common,
+            "capacity": size,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(self.models)},
+            "claimRef": {"namespace": self.namespace, "name": CLAIM},
+        }
+        claim = {**common, "resources": {"requests": size}, "volumeName": f"{CLAIM}-{self.namespace}"}
+        items = [
+            ("Namespace", {"name": self.namespace, "labels": restricted}, None),
+            ("PersistentVolume", {"name": f"{CLAIM}-{self.namespace}"}, volume),
+            ("PersistentVolumeClaim", {"name": CLAIM, "namespace": self.namespace}, claim),
+        ]
+        objects = [
+            {"apiVersion": "v1", "kind": kind, "metadata": meta} | ({"spec": spec} if spec else {})
+            for kind, meta, spec in items
+        ]
+        return {"apiVersion": "v1", "kind": "List", "items": objects}
+
+    def remove(self) -> None:
+        """The namespace with all that is in it, and the volume."""
+        cluster("kubectl", "delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
+        cluster("kubectl", "delete", "pv", f"{CLAIM}-{self.namespace}", "--ignore-not-found")
 
     def helm(self, action: str, *values: str) -> None:
-        chart = str(ROOT / "charts/shardline")
-        where = ("-n", self.namespace, "--wait", "--timeout", "180s")
-        cluster("helm", action, self.name, chart, "-f", str(VALUES), *where, *values)
+        where = ("-n", self.namespace, "--wait", "--timeout", "300s")
+        cluster("helm", action, self.name, str(CHART), "-f", str(VALUES), *where, *values)
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
         return cluster("kubectl", "-n", self.namespace, *arguments, text=text, check=check)
 
-    def get(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
+    def get(self, kind: str, selector: str = "") -> list[Json]:
+        items: list[Json] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
         return items
 
     def serve(self, name: str, /, **spec: Any) -> None:
+        """Apply a Model object."""
         manifest = {
             "apiVersion": "shardline.dev/v1alpha1",
             "kind": "Model",
             "metadata": {"name": name},
-            "spec": {"repository": {"hostPath": {"path": str(self.models)}}, **spec},
+            "spec": {"repository": {"persistentVolumeClaim": {"claimName": CLAIM}}, **spec},
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(manifest))
 
-    def model(self, name: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.kubectl("get", "model", name, "-o", "json"))
+    def model(self, name: str) -> Json:
+        value: Json = json.loads(self.kubectl("get", "model", name, "-o", "json"))
         return value
 
-    def condition(self, name: str, kind: str) -> dict[str, Any]:
+    def condition(self, name: str, kind: str) -> Json:
         conditions = self.model(name).get("status", {}).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {})
 
@@ -107,26 +153,26 @@ class Release:
         service = json.loads(self.kubectl("get", "service", self.name, "-o", "json"))
         return f"{service['spec']['clusterIP']}:8001"
 
-    def infer(self, model: str) -> str:
-        return cluster("exec", "1", *CLI, "infer", model, "--url", self.address())
+    def router_on(self, node: str) -> str:
+        """The address of a ready router on a node."""
+        routers = self.get("pods", "app.kubernetes.io/component=router")
+        found = [pod["status"]["podIP"] for pod in routers if pod["spec"].get("nodeName") == node and is_ready(pod)]
+        assert found, f"no router on {node}"
+        return f"{found[0]}:8001"
+
+    def infer(self, model: str, *options: str) -> str:
+        return infer(model, self.address(), *options)
 
     @contextmanager
-    def load(self, model: str, callers: int = 16, address: str = "") -> Iterator[Load]:
+    def load(self, model: str, callers: int = 16, address: str = "", connections: int = 1) -> Iterator[Load]:
         """Calls from inside the cluster's network while the block runs; both ends see real work."""
         with tempfile.TemporaryDirectory() as folder:
             stop = Path(folder) / "stop"
-            command = [
-                *CLUSTER,
-                "exec",
-                "1",
-                sys.executable,
-                str(LOAD),
-                address or self.address(),
-                model,
-                str(callers),
-                str(stop),
-            ]
-            running = Load(stop, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            goal = address or self.address()
+            work = [sys.executable, str(LOAD), goal, model, str(callers), str(connections), str(stop)]
+            running = Load(
+                stop, subprocess.Popen([*CLUSTER, "exec", "1", *work], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            )
             try:
                 time.sleep(2)  # load before, so that the fault meets calls in flight
                 yield running

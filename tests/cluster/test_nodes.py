@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.release import Release, cluster, until
+from tests.cluster.release import Release, cluster, infer, is_ready, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-
-
-def router_on_node1(release: Release) -> str:
-    routers = release.get("pods", "app.kubernetes.io/component=router")
-    found = [item["status"]["podIP"] for item in routers if item["spec"]["nodeName"] == "node1"]
-    assert found, "no router on node 1"
-    return f"{found[0]}:8001"
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+DIGITS = "shardline.dev/model=digits"
 
 
 def settle(release: Release) -> None:
-    """Bring node 2 back, and replicas and routers to both nodes, whatever the test before left."""
-    until("node 2 is Ready", lambda: "NotReady" not in cluster("kubectl", "get", "nodes"), 120)
-    until("digits is whole again", lambda: release.settled("digits"), 150)
-    for component in ("router", "replica"):
-        selector = f"app.kubernetes.io/component={component}"
-        if len({item["spec"]["nodeName"] for item in release.get("pods", selector)}) < 2:
+    """Both nodes there, and replicas and routers on both, whatever the test before left."""
+    until("node 2 is Ready", lambda: "NotReady" not in cluster("kubectl", "get", "nodes"))
+    until("digits is whole again", lambda: release.settled("digits"))
+    for selector in ("app.kubernetes.io/component=router", DIGITS):
+        if len({item["spec"].get("nodeName") for item in release.get("pods", selector)}) < 2:
             release.kubectl("delete", "pods", "-l", selector)
-    until("digits is whole again", lambda: release.settled("digits"), 150)
-    release.kubectl("rollout", "status", "deployment/first-router", "--timeout=90s")
+    until("digits is whole again", lambda: release.settled("digits"))
+    release.kubectl("rollout", "status", "deployment/first-router", "--timeout=180s")
+
+
+def move(release: Release, selector: str, node: str) -> None:
+    """Put the one pod of a selector on a node."""
+    other = {"node1": "node2", "node2": "node1"}[node]
+    cluster("kubectl", "cordon", other)
+    try:
+        for pod in release.get("pods", selector):
+            if pod["spec"].get("nodeName") != node:
+                release.kubectl("delete", "pod", pod["metadata"]["name"])
+        until(f"{selector} is on {node}", lambda: on_node(release, selector, node))
+    finally:
+        cluster("kubectl", "uncordon", other)
+
+
+def on_node(release: Release, selector: str, node: str) -> bool:
+    pods = [pod for pod in release.get("pods", selector) if is_ready(pod)]
+    return bool(pods) and all(pod["spec"]["nodeName"] == node for pod in pods)
 
 
 def served_by_node1(release: Release) -> bool:
     """Whether Kubernetes has given node 2 up and replaced its replica."""
-    pods = release.get("pods", "shardline.dev/model=digits")
-    ready = [
-        item
-        for item in pods
-        if item["spec"].get("nodeName") == "node1"
-        and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"])
-    ]
-    return len(ready) >= 2
+    pods = release.get("pods", DIGITS)
+    return sum(pod["spec"].get("nodeName") == "node1" and is_ready(pod) for pod in pods) >= 2
 
 
 @pytest.mark.parametrize(("lose", "regain"), [("kill-node", "start-node"), ("cut", "join")])
@@ -46,11 +51,40 @@ def test_losing_a_node_under_load_costs_no_client_of_the_other_an_error(
 ) -> None:
     settle(release)
     try:
-        with release.load("digits", address=router_on_node1(release)) as load:
+        with release.load("digits", address=release.router_on("node1")) as load:
             cluster(lose, "2")
-            until("the lost replica is replaced on node 1", lambda: served_by_node1(release), 90)
+            until("the lost replica is replaced on node 1", lambda: served_by_node1(release))
     finally:
         cluster(regain, "2")
     assert load.errors == {}
     assert load.answered > 100
     settle(release)
+
+
+def test_losing_the_only_pod_of_a_stage_with_its_node_is_told_to_callers_and_mends_itself(release: Release) -> None:
+    settle(release)
+    release.serve("split", stages=2, drainSeconds=5)
+    until("both stages are there", lambda: release.settled("split"))
+    for stage, node in ((0, "node1"), (1, "node2")):
+        move(release, f"shardline.dev/model=split,shardline.dev/stage={stage}", node)
+    until("both stages are there", lambda: release.settled("split"))
+    address = release.router_on("node1")
+    try:
+        with release.load("split", address=address, callers=4) as load:
+            cluster("kill-node", "2")
+            until("callers get answers again", lambda: told_and_mended(release, address))
+    finally:
+        cluster("start-node", "2")
+    assert load.answered > 20
+    assert load.errors, "the stage was lost, and nobody was told"
+    strange = [text for text in load.errors if "UNAVAILABLE" not in text or "retry" not in text]
+    assert strange == []
+    settle(release)
+    release.kubectl("delete", "model", "split", "--cascade=foreground", "--timeout=120s")
+
+
+def told_and_mended(release: Release, address: str) -> bool:
+    """Whether the lost stage has another pod, and a call goes through it."""
+    stage = release.get("pods", "shardline.dev/model=split,shardline.dev/stage=1")
+    moved = any(pod["spec"].get("nodeName") == "node1" and is_ready(pod) for pod in stage)
+    return moved and "split version 1" in infer("split", address, check=False)
