@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 REPLACED_S = 60.0
 
 
+def replicas(cluster: LocalCluster) -> set[int]:
+    """Process ids of the replicas that live."""
+    return {process.pid for process in cluster.role("shardline.replica")}
+
+
 def ready_replicas(cluster: LocalCluster) -> set[int]:
     """Process ids of the replicas that are ready, as `shardline status` tells them."""
     answer = cluster.command("status", "--json")
