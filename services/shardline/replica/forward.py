@@ -23,11 +23,13 @@ log = logs.get(__name__)
 CONNECT_S = 2.0
 """How long rows wait for a link that was never up; after that they are refused and the router tries another replica."""
 _HELD_MESSAGES = 256
+_SENT_MESSAGES = 512
+"""Messages whose calls are remembered, to tell routers when the link breaks."""
 
 
 @dataclass(slots=True)
 class _Next:
-    """The link to one replica of a later stage. held: messages until the link is up."""
+    """The link to one replica of a later stage. held: messages until the link is up; sent: calls of the last ones."""
 
     address: str
     link: LinkClient | None = None
@@ -35,6 +37,7 @@ class _Next:
     frames: list[Buffer] = field(default_factory=list)
     calls: list[tuple[bytes, list[int]]] = field(default_factory=list)
     held: deque[tuple[bytes, list[Buffer], list[tuple[bytes, list[int]]]]] = field(default_factory=deque)
+    sent: deque[list[tuple[bytes, list[int]]]] = field(default_factory=lambda: deque(maxlen=_SENT_MESSAGES))
     timer: asyncio.TimerHandle | None = None
 
 
@@ -76,6 +79,8 @@ class Forwarder:
     def _send(self, nxt: _Next, message: bytes, frames: list[Buffer], calls: list[tuple[bytes, list[int]]]) -> None:
         if nxt.link is None or not nxt.link.send(message, frames):
             self._refuse_all(calls, NextStageGone("the next stage does not take rows", retry_after_s=0.1))
+        else:
+            nxt.sent.append(calls)
 
     def _up(self, nxt: _Next) -> None:
         if nxt.timer is not None:
@@ -85,8 +90,13 @@ class Forwarder:
             self._send(nxt, *nxt.held.popleft())
 
     def _lost(self, nxt: _Next) -> None:
-        """The replica is gone; routers know by their own links and send what was there again."""
+        """The replica is gone, or only the way to it: then nobody but us can tell routers that rows were lost on it.
+
+        They know which calls still matter, and what comes back twice is answered once.
+        """
         log.warning("stage_link.lost", link=nxt.address)
+        for calls in (*nxt.sent, nxt.calls):
+            self._refuse_all(calls, NextStageGone("the link to the next stage broke", retry_after_s=0.1))
         self._drop(nxt)
 
     def _give_up(self, nxt: _Next) -> None:

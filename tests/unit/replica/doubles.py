@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,8 +59,8 @@ class VirtualLoop:
     def monotonic(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(self.now + delay, call))
+    def call_later(self, delay: float, call: Callable[..., None], *arguments: object) -> Timer:
+        self.timers.append(Timer(self.now + delay, partial(call, *arguments)))
         return self.timers[-1]
 
     def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
