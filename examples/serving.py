@@ -36,15 +36,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(repository: Path, models: Sequence[str], replicas: int, patience_s: float) -> Iterator[str]:
+def serve(
+    repository: Path, models: Sequence[str], replicas: int, patience_s: float, extra: Sequence[str] = ()
+) -> Iterator[str]:
     """Run a cluster for these models of a repository while the block runs, and yield its HOST:PORT.
 
-    patience_s: the longest time until it is ready. Raises NotServing.
+    patience_s: the longest time until it is ready. extra: further arguments of `shardline serve`. Raises NotServing.
     """
     port = free_port()
     command = [sys.executable, "-m", "shardline.cli", "serve", str(repository), "--models", ",".join(models)]
     command += ["--replicas", str(replicas), "--port", str(port), "--metrics-port", "0"]
-    command += ["--cluster", f"demo-{port}"]
+    command += ["--cluster", f"demo-{port}", *extra]
     url = f"127.0.0.1:{port}"
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603

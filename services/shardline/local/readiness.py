@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _CALL_S = 5.0
 _SHOWN_VALUES = 3
+_OUT_OF_MEMORY = "bad_alloc"
+"""What ONNX Runtime says where the system gives it no memory."""
 _NOT_YET = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"})
 """Statuses of a cluster that has not come up yet: routers may not listen, replicas may not have announced a model."""
 
@@ -120,7 +122,8 @@ class _Waiting:
             return
         broken = broken_models(index, self._models)
         if broken:
-            raise ClusterFailed("; ".join(f"model {name}: {reason}" for name, reason in broken.items()))
+            bound = bool(self._options.settings.replica_memory_bytes)
+            raise ClusterFailed("; ".join(explain_broken(name, reason, bound) for name, reason in broken.items()))
 
     async def _first_request(
         self, client: InferenceClient, model: str, replicas: tuple[ReplicaInfo, ...]
@@ -145,6 +148,13 @@ def broken_models(index: Iterable[ModelEntry], wanted: Iterable[str]) -> dict[st
         else:
             hopeful.add(entry.name)
     return {name: reasons[name] for name in wanted if name in reasons and name not in hopeful}
+
+
+def explain_broken(model: str, reason: str, bound: bool) -> str:
+    """Why a model is not served, with what to do where that is known. bound: whether replicas are bound in memory."""
+    if bound and _OUT_OF_MEMORY in reason:
+        return f"model {model} does not fit into --replica-memory ({reason}); --stages {model}=auto splits it so that it does"
+    return f"model {model}: {reason}"
 
 
 def warm_models(replicas: Iterable[ReplicaInfo], models: Iterable[str]) -> int:
