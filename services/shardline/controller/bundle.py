@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from shardline.core.errors import ModelRejected
 from shardline.partition.plan import PLAN_FILE, Plan, parse_plan
+from shardline.repository.layout import CONFIG_NAMES, is_model_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,9 +65,12 @@ class Bundle:
             fields = json.loads(text)
             fields["shell"] = base64.b64decode(fields["shell"], validate=True)
             fields["suggested"] = tuple(fields["suggested"])
-            return cls(**fields)
+            bundle = cls(**fields)
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise ModelRejected(f"the plan cannot be read: {error}") from error
+        if not is_model_name(bundle.model) or bundle.version < 1 or bundle.config_name not in ("", *CONFIG_NAMES):
+            raise ModelRejected("the plan cannot be read: it names files that are no model's")
+        return bundle
 
     def write(self, folder: Path) -> Plan:
         """Lay plan, digests, shell and config out as a stage's replica expects them. Raises ModelRejected."""

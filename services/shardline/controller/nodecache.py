@@ -40,17 +40,22 @@ class NodeCache:
         (self._folder / LOCKS).mkdir(parents=True, exist_ok=True)
         entry = self._folder / key
         # Never closed: the lock is the process's for its life. Inherited by the replica that this process becomes.
-        lock = os.open(self._folder / LOCKS / key, os.O_RDWR | os.O_CREAT, 0o644)
-        os.set_inheritable(lock, True)
-        while True:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        in_use = self._open_lock(key)
+        os.set_inheritable(in_use, True)
+        fcntl.flock(in_use, fcntl.LOCK_SH)
+        making = self._open_lock(f"{key}.making")
+        try:
+            fcntl.flock(making, fcntl.LOCK_EX)  # several pods of a node start at once: one of them makes it
             if not self._whole(entry, check):
                 self._make(entry, make)
             os.utime(entry)
-            fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another may have made room between
-            if entry.is_dir():
-                self._make_room(entry)
-                return entry
+        finally:
+            os.close(making)
+        self._make_room(entry)
+        return entry
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self._folder / LOCKS / name, os.O_RDWR | os.O_CREAT, 0o644)
 
     def _whole(self, entry: Path, check: Callable[[Path], None]) -> bool:
         if not entry.is_dir():
@@ -59,7 +64,7 @@ class NodeCache:
             check(entry)
         except ModelRejected as error:
             log.warning("cache.damaged", entry=entry.name, reason=error.message)
-            shutil.rmtree(entry)
+            shutil.rmtree(entry)  # who uses it has its files open
             return False
         log.info("cache.found", entry=entry.name)
         return True
@@ -86,7 +91,7 @@ class NodeCache:
 
     def _remove(self, entry: Path) -> bool:
         """False where somebody uses it."""
-        lock = os.open(self._folder / LOCKS / entry.name, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = self._open_lock(entry.name)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(entry)

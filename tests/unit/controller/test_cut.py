@@ -138,7 +138,12 @@ def test_a_plan_depends_on_all_that_it_was_asked_for_and_on_nothing_else() -> No
         )
     ]
     assert len(set(keys)) == len(keys)
-    same: list[dict[str, Any]] = [{"replicas": 5}, {"drainSeconds": 3}, {"resources": {"limits": {"memory": "1Gi"}}}, {"device": "cuda"}]
+    same: list[dict[str, Any]] = [
+        {"replicas": 5},
+        {"drainSeconds": 3},
+        {"resources": {"limits": {"memory": "1Gi"}}},
+        {"device": "cuda"},
+    ]
     assert {plan_key(DEFAULTS, model(stages=2, **spec)) for spec in same} == {keys[0]}
 
 
