@@ -16,7 +16,7 @@ from loadtests.bench.closedloop import can_drive, generator_name
 from loadtests.bench.matrix import Pace, measure_model
 from loadtests.bench.peers import NotInstallable, environment
 from loadtests.bench.processes import end_on_sigterm
-from loadtests.bench.sections import Setting, Skipped, accounting, idle, perf_analyzer
+from loadtests.bench.sections import Setting, Skipped, accounting, idle, perf_analyzer, split
 from loadtests.bench.systems import DEFAULT, SYSTEMS
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Setting], list[Table]]] = {
     "idle": idle.measure,
     "accounting": accounting.measure,
     "perf_analyzer": perf_analyzer.measure,
+    "split": split.measure,
 }
 _PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 LABELS = {system.key: system.label for system in SYSTEMS.values()}

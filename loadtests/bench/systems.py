@@ -33,7 +33,10 @@ _NUMPY = {row.name: row.numpy for row in ELEMENT_TYPES.values()}
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One server program in one configuration. grpc: whether it speaks Open Inference over gRPC, else raw HTTP."""
+    """One server program in one configuration. grpc: whether it speaks Open Inference over gRPC, else raw HTTP.
+
+    arguments: further ones of `shardline serve`.
+    """
 
     key: str
     label: str
@@ -41,6 +44,7 @@ class System:
     front: str = ""
     replicas: int = 0
     environment: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 _ALLOCATOR = (("MALLOC_MMAP_THRESHOLD_", str(1 << 30)), ("MALLOC_TRIM_THRESHOLD_", str(4 << 30)))
@@ -125,6 +129,7 @@ def _command(system: System, model: BenchModel, work: Path, port: int) -> tuple[
     options = ["--front", system.front, "--replicas", str(system.replicas)]
     ports = ["--port", str(port), "--metrics-port", str(free_port())]
     command = [sys.executable, "-m", "shardline.cli", "serve", str(model.repository), *options, *ports]
+    command += system.arguments
     return command, dict(system.environment)
 
 
