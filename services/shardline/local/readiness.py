@@ -123,7 +123,7 @@ class _Waiting:
         broken = broken_models(index, self._models)
         if broken:
             bound = bool(self._options.settings.replica_memory_bytes)
-            raise ClusterFailed("; ".join(explain_broken(name, reason, bound) for name, reason in broken.items()))
+            raise ClusterFailed("; ".join(explain_broken(name, reason, bound=bound) for name, reason in broken.items()))
 
     async def _first_request(
         self, client: InferenceClient, model: str, replicas: tuple[ReplicaInfo, ...]
@@ -150,7 +150,7 @@ def broken_models(index: Iterable[ModelEntry], wanted: Iterable[str]) -> dict[st
     return {name: reasons[name] for name in wanted if name in reasons and name not in hopeful}
 
 
-def explain_broken(model: str, reason: str, bound: bool) -> str:
+def explain_broken(model: str, reason: str, *, bound: bool) -> str:
     """Why a model is not served, with what to do where that is known. bound: whether replicas are bound in memory."""
     if bound and _OUT_OF_MEMORY in reason:
         return f"model {model} does not fit into --replica-memory ({reason}); --stages {model}=auto splits it so that it does"
