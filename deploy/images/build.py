@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import shlex
 import subprocess
 import sys
@@ -137,9 +138,15 @@ def archive(description: Description, variant: str, out: Path) -> Path:
         inside = code / target.lstrip("/")
         run_all(commands(description, "code", target=str(inside), requirements="", sources=str(ROOT / "services")))
         result = out / f"shardline-{variant}.tar"
-        name = f"shardline:{TAG}" if variant == "cpu" else f"shardline:{TAG}-{variant}"
-        pack_image(result, name, [system, packages, code], config(description))
+        pack_image(result, names_of(variant), [system, packages, code], config(description))
     return result
+
+
+def names_of(variant: str) -> str:
+    """The image's names: for those who develop, and as a chart of this version asks for it."""
+    version = re.findall(r'__version__ = "(.+)"', (ROOT / "services/shardline/__init__.py").read_text())[0]
+    ending = "" if variant == "cpu" else f"-{variant}"
+    return f"shardline:{TAG}{ending},shardline:{version}{ending}"
 
 
 def _package_layers(description: Description, folder: Path, requirements: Path, packages: Path, system: Path) -> None:
@@ -183,9 +190,8 @@ def redis_archive(description: Description, out: Path) -> Path:
         redis_root(root, given["programs"], given["user"])
         result = out / "shardline-redis.tar"
         labels = {"org.opencontainers.image.title": given["title"]}
-        pack_image(
-            result, f"shardline-redis:{TAG}", [root], Config(given["entrypoint"], user=given["user"], labels=labels)
-        )
+        names = f"shardline-redis:{TAG},{given['stands_for']}"
+        pack_image(result, names, [root], Config(given["entrypoint"], user=given["user"], labels=labels))
     return result
 
 

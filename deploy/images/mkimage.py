@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ def digest_of(path: Path) -> str:
 def description(config: Config, layers: list[str]) -> bytes:
     """The image's JSON; layers are digests in hex, lowest first."""
     value = {
-        "architecture": "amd64",
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         "os": "linux",
         "created": EPOCH,
         "config": {
@@ -71,7 +72,10 @@ def description(config: Config, layers: list[str]) -> bytes:
 
 
 def pack_image(archive: Path, name: str, layers: list[Path], config: Config) -> str:
-    """Write the archive. layers: folders or tar files, lowest first. Returns the image's id (SHA-256, hex)."""
+    """Write the archive. name: NAME:TAG, or several with commas. layers: folders or tar files, lowest first.
+
+    Returns the image's id (SHA-256, hex).
+    """
     packed = []
     for number, layer in enumerate(layers):
         if layer.is_dir():
@@ -84,7 +88,7 @@ def pack_image(archive: Path, name: str, layers: list[Path], config: Config) -> 
     identity = hashlib.sha256(text).hexdigest()
     entry = {
         "Config": f"{identity}.json",
-        "RepoTags": [name],
+        "RepoTags": name.split(","),
         "Layers": [f"{digest}/layer.tar" for _, digest, _ in packed],
     }
     with tarfile.open(archive, "w") as whole:
@@ -106,7 +110,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", type=Path)
-    parser.add_argument("name", help="NAME:TAG")
+    parser.add_argument("name", help="NAME:TAG, or several with commas")
     parser.add_argument("--layer", type=Path, action="append", required=True, help="a folder or a tar file")
     parser.add_argument("--entrypoint", type=json.loads, help="a JSON list")
     parser.add_argument("--cmd", type=json.loads, help="a JSON list")

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""A real Kubernetes cluster on this machine, without Docker, systemd or a registry. Linux, root, Python 3.11.
+"""A real Kubernetes cluster on this machine: kind's where Docker and kind are, else one without Docker, systemd or a registry.
+
+Linux, root, Python 3.11.
 
 cluster.py up [N]                     N nodes (default 2, at most 9), cluster DNS included; does nothing that is done already
 cluster.py down                       ends every process, mount, namespace and cgroup of the cluster, also of a half-made one
@@ -11,10 +13,11 @@ cluster.py cut|join NODE              unplug / plug in a node's network cable
 cluster.py restart NODE NAME          end and start one process: etcd kube-apiserver kube-controller-manager
                                       kube-scheduler containerd kubelet kube-proxy netpol
 cluster.py status                     processes and their memory
-cluster.py where NAME                 print a path: work, binaries, kubeconfig
+cluster.py where NAME                 print a path (work, binaries, kubeconfig), or a node's name (node1, node2)
 
 TESTCLUSTER_DIR  work folder (state, logs, keys); default: build/testcluster in the project
 TESTCLUSTER_BIN  folder of the binaries; default: in the user's cache, built when missing
+TESTCLUSTER_KIND no: kind is not used, also where it could be
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import sys
 import time
 from pathlib import Path
 
+import kind
 from certificates import make_certificates
 from components import control_plane, worker
 from layout import DNS_IMAGE, HERE, MOST_NODES, PAUSE_IMAGE, Layout, read_layout
@@ -149,6 +153,9 @@ def enter(layout: Layout, command: list[str]) -> None:
 def main(arguments: list[str]) -> None:
     """Carry out one command."""
     layout = read_layout()
+    if kind.usable():
+        kind.main(layout, arguments)
+        return
     match arguments:
         case ["up", *number]:
             up(layout, int(number[0]) if number else 2)
@@ -174,6 +181,8 @@ def main(arguments: list[str]) -> None:
             restart(layout, int(node), name)
         case ["status"]:
             status(layout)
+        case ["where", name] if name.startswith("node"):
+            print(name)
         case ["where", name]:
             places = {"work": layout.work, "binaries": layout.binaries, "kubeconfig": layout.pki / "admin.kubeconfig"}
             print(places[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def until(what: str, ok: Callable[[], Any], seconds: float = 180.0) -> Any:
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.2)
     return value
+
+
+@functools.cache
+def node(number: int) -> str:
+    """The name of a node as Kubernetes knows it."""
+    return cluster("where", f"node{number}").strip()
 
 
 def infer(model: str, address: str, *options: str, check: bool = True) -> str:
@@ -153,11 +160,11 @@ class Release:
         service = json.loads(self.kubectl("get", "service", self.name, "-o", "json"))
         return f"{service['spec']['clusterIP']}:8001"
 
-    def router_on(self, node: str) -> str:
+    def router_on(self, number: int) -> str:
         """The address of a ready router on a node."""
-        routers = self.get("pods", "app.kubernetes.io/component=router")
-        found = [pod["status"]["podIP"] for pod in routers if pod["spec"].get("nodeName") == node and is_ready(pod)]
-        assert found, f"no router on {node}"
+        routers = [pod for pod in self.get("pods", "app.kubernetes.io/component=router") if is_ready(pod)]
+        found = [pod["status"]["podIP"] for pod in routers if pod["spec"].get("nodeName") == node(number)]
+        assert found, f"no router on node {number}"
         return f"{found[0]}:8001"
 
     def infer(self, model: str, *options: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.release import Release, cluster, infer, is_ready, until
+from tests.cluster.release import Release, cluster, infer, is_ready, node, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 DIGITS = "shardline.dev/model=digits"
@@ -21,28 +21,28 @@ def settle(release: Release) -> None:
     release.kubectl("rollout", "status", "deployment/first-router", "--timeout=180s")
 
 
-def move(release: Release, selector: str, node: str) -> None:
+def move(release: Release, selector: str, goal: int) -> None:
     """Put the one pod of a selector on a node."""
-    other = {"node1": "node2", "node2": "node1"}[node]
+    other = node(3 - goal)
     cluster("kubectl", "cordon", other)
     try:
         for pod in release.get("pods", selector):
-            if pod["spec"].get("nodeName") != node:
+            if pod["spec"].get("nodeName") != node(goal):
                 release.kubectl("delete", "pod", pod["metadata"]["name"])
-        until(f"{selector} is on {node}", lambda: on_node(release, selector, node))
+        until(f"{selector} is on node {goal}", lambda: on_node(release, selector, goal))
     finally:
         cluster("kubectl", "uncordon", other)
 
 
-def on_node(release: Release, selector: str, node: str) -> bool:
+def on_node(release: Release, selector: str, number: int) -> bool:
     pods = [pod for pod in release.get("pods", selector) if is_ready(pod)]
-    return bool(pods) and all(pod["spec"]["nodeName"] == node for pod in pods)
+    return bool(pods) and all(pod["spec"]["nodeName"] == node(number) for pod in pods)
 
 
 def served_by_node1(release: Release) -> bool:
     """Whether Kubernetes has given node 2 up and replaced its replica."""
     pods = release.get("pods", DIGITS)
-    return sum(pod["spec"].get("nodeName") == "node1" and is_ready(pod) for pod in pods) >= 2
+    return sum(pod["spec"].get("nodeName") == node(1) and is_ready(pod) for pod in pods) >= 2
 
 
 @pytest.mark.parametrize(("lose", "regain"), [("kill-node", "start-node"), ("cut", "join")])
@@ -51,7 +51,7 @@ def test_losing_a_node_under_load_costs_no_client_of_the_other_an_error(
 ) -> None:
     settle(release)
     try:
-        with release.load("digits", address=release.router_on("node1")) as load:
+        with release.load("digits", address=release.router_on(1)) as load:
             cluster(lose, "2")
             until("the lost replica is replaced on node 1", lambda: served_by_node1(release))
     finally:
@@ -65,10 +65,10 @@ def test_losing_the_only_pod_of_a_stage_with_its_node_is_told_to_callers_and_men
     settle(release)
     release.serve("split", stages=2, drainSeconds=5)
     until("both stages are there", lambda: release.settled("split"))
-    for stage, node in ((0, "node1"), (1, "node2")):
-        move(release, f"shardline.dev/model=split,shardline.dev/stage={stage}", node)
+    for stage, goal in ((0, 1), (1, 2)):
+        move(release, f"shardline.dev/model=split,shardline.dev/stage={stage}", goal)
     until("both stages are there", lambda: release.settled("split"))
-    address = release.router_on("node1")
+    address = release.router_on(1)
     try:
         with release.load("split", address=address, callers=4) as load:
             cluster("kill-node", "2")
@@ -86,5 +86,5 @@ def test_losing_the_only_pod_of_a_stage_with_its_node_is_told_to_callers_and_men
 def told_and_mended(release: Release, address: str) -> bool:
     """Whether the lost stage has another pod, and a call goes through it."""
     stage = release.get("pods", "shardline.dev/model=split,shardline.dev/stage=1")
-    moved = any(pod["spec"].get("nodeName") == "node1" and is_ready(pod) for pod in stage)
+    moved = any(pod["spec"].get("nodeName") == node(1) and is_ready(pod) for pod in stage)
     return moved and "split version 1" in infer("split", address, check=False)
