@@ -43,7 +43,7 @@ test: $(MODELS)/.ready ## unit, property, integration and fault tests
 	@$(BIN)/python -m pytest $(ARGS)
 test-unit: $(READY) ## unit tests only: no sockets, no servers
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
-test-cluster: $(MODELS)/.ready ## tests on a real Kubernetes of two nodes, made for them on this machine (needs root and Go)
+test-cluster: $(MODELS)/.ready ## tests on a real Kubernetes of two nodes, made for them on this machine (needs root, and Go or kind)
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
 test-gpu: $(READY) ## tests that need a CUDA device
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
@@ -80,11 +80,13 @@ soak: $(MODELS)/.ready ## ten minutes of load, with a bound on memory
 	@$(BIN)/python -m loadtests.soak $(ARGS)
 
 .PHONY: chart images cluster-up cluster-down loadtest-cluster
-chart: $(READY) ## lint and render the Helm chart (needs helm)
-	@helm lint --strict charts/shardline $(ARGS)
+chart: $(READY) ## lint the Helm chart, write its tables anew (helm, or the one that the test cluster built)
+	@$(BIN)/python deploy/reference.py
+	@helm=$$(command -v helm || echo "$$($(BIN)/python deploy/testcluster/cluster.py where binaries)/helm"); \
+	"$$helm" lint --strict charts/shardline $(ARGS)
 images: $(READY) ## build the container images
 	@$(BIN)/python deploy/images/build.py $(ARGS)
-cluster-up: $(READY) ## start a Kubernetes cluster on this machine for the tests (needs root and Go)
+cluster-up: $(READY) ## start a Kubernetes cluster on this machine for the tests (needs root, and Go or kind)
 	@$(BIN)/python deploy/testcluster/cluster.py up $(ARGS)
 loadtest-cluster: $(MODELS)/.ready ## Locust's scenarios against a release on that cluster, with reports in build/load/cluster
 	@$(BIN)/python deploy/loadtest.py $(ARGS)
