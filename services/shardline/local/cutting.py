@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -109,6 +110,7 @@ def carry_out(order: Order, teller: Teller) -> Cut:
         return Cut("", (1,))
     target = Path(order.cache) / folder_name(order.model, digest, request)
     with _alone(target, teller):
+        _remove_partial(target)
         kept = _kept(target, digest, teller)
         if kept is None:
             teller.step("planning")
@@ -196,6 +198,12 @@ def _alone(target: Path, teller: Teller) -> Iterator[None]:
                 waiting = True
             time.sleep(_LOCK_POLL_S)
         yield
+
+
+def _remove_partial(target: Path) -> None:
+    """What a planner left that was killed while it wrote; nobody else writes while we hold the lock."""
+    for left in target.parent.glob(f".{target.name}-*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _locked(descriptor: int) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,16 @@ def cache_folder() -> Path:
     return base / "shardline" / "plans"
 
 
-async def stage_models(
-    options: ClusterOptions, models: tuple[str, ...], cores: int, reporter: Reporter, sweeping: Sweeping
-) -> Layout:
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where planning happens. folder: for temporary files; whoever made it removes it, however planning ends."""
+
+    reporter: Reporter
+    sweeping: Sweeping
+    folder: Path
+
+
+async def stage_models(options: ClusterOptions, models: tuple[str, ...], cores: int, bench: Bench) -> Layout:
     """Cut every model that is to be split, and decide which replicas are started.
 
     models: all that will be served. Raises ClusterFailed, in one line, where a model cannot be cut as asked.
@@ -51,11 +59,13 @@ async def stage_models(
     for model, wish in options.splits.items():
         for version in options.versions[model]:
             order = _order(options, model, version, wish, threads)
-            found = await _carried_out(order, reporter, sweeping)
+            found = await _carried_out(order, bench)
             if found["folder"]:
                 cut.append((CutModel(model, version, Path(found["folder"]), tuple(found["suggested"])), wish.replicas))
             else:
-                reporter.notice(f"{model} fits one process ({_size(order['memory_bytes'])} for each): it is not split")
+                bench.reporter.notice(
+                    f"{model} fits one process ({_size(order['memory_bytes'])} for each): it is not split"
+                )
     return lay_out(replicas, cores, models, options.models, cut)
 
 
@@ -78,9 +88,9 @@ def _order(options: ClusterOptions, model: str, version: int, wish: Wish, thread
     }
 
 
-async def _carried_out(order: Mapping[str, Any], reporter: Reporter, sweeping: Sweeping) -> dict[str, Any]:
+async def _carried_out(order: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     """Run the planning process; returns its `cut`. It ends with us, whatever ends us."""
-    model = order["model"]
+    model, reporter = order["model"], bench.reporter
     last: dict[str, Any] = {}
 
     def on_line(name: str, line: str) -> None:
@@ -95,12 +105,13 @@ async def _carried_out(order: Mapping[str, Any], reporter: Reporter, sweeping: S
             last.update(event)
 
     argv = (sys.executable, "-m", "shardline.local.cutting")
-    spec = ChildSpec(PLANNER, PLANNER, argv, {**_QUIET, **os.environ}, json.dumps(order).encode())
+    environment = {**_QUIET, **os.environ, "TMPDIR": str(bench.folder)}
+    spec = ChildSpec(PLANNER, PLANNER, argv, environment, json.dumps(order).encode())
     try:
         child = await Child.start(spec, on_line)
     except OSError as error:
         raise ClusterFailed(f"cannot run {argv[0]}: {error.strerror or error}") from error
-    sweeping.watch(child.pid)
+    bench.sweeping.watch(child.pid)
     waiting = asyncio.ensure_future(child.wait())
     try:
         status = await asyncio.shield(waiting)
@@ -109,7 +120,7 @@ async def _carried_out(order: Mapping[str, Any], reporter: Reporter, sweeping: S
         await waiting
         raise
     finally:
-        sweeping.forget(child.pid)
+        bench.sweeping.forget(child.pid)
     if "cut" in last:
         return dict(last["cut"])
     raise ClusterFailed(_failure(model, last, child, status))

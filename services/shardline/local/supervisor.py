@@ -19,7 +19,7 @@ from shardline.local.backoff import GiveUp, RestartPolicy
 from shardline.local.child import Child, ChildSpec, describe_status
 from shardline.local.options import ClusterFailed, ClusterOptions
 from shardline.local.readiness import until_served
-from shardline.local.staging import stage_models
+from shardline.local.staging import Bench, stage_models
 from shardline.local.sweeping import Sweeping
 from shardline.ops.cpu import available_cpus
 
@@ -97,7 +97,7 @@ class Supervisor:
                 keep(spec)
             await redis.until_answers(redis_url, limit_s)
             cores = available_cpus()
-            layout = await stage_models(options, self._models, cores, self._reporter, sweeping)
+            layout = await stage_models(options, self._models, cores, Bench(self._reporter, sweeping, folder))
             for spec in environment.children(options, layout, redis_url, folder, cores):
                 keep(spec)
             self._record(options, layout, redis_url, sweeping)

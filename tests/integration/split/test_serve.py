@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,11 @@ from tests.integration.split.staged_cluster import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(900)
 
 READY_S = 400.0
-MODELS = "build/models"
+MODELS = Path("build/models")
 STAGES_PARAMETER = 'parameters { key: "shardline.stages" value { string_value: "2" } }'
 
 
@@ -137,6 +137,19 @@ def test_what_cannot_be_split_ends_the_start_with_one_line(
         until(lambda: not cluster.survivors(), 30, "nothing is left")
 
 
+def test_a_start_that_is_interrupted_while_it_plans_leaves_nothing(tmp_path: Path) -> None:
+    fresh = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    arguments = ("--models", "minilm", "--stages", "minilm=2")
+    with LocalCluster(MODELS, tmp_path / "interrupted", *arguments, environment=fresh) as cluster:
+        cluster.start()
+        until(lambda: "planning minilm: 1 of" in cluster.err or cluster.ended, READY_S, cluster.err)
+        assert cluster.role("shardline.local.cutting")
+        cluster.signal(signal.SIGINT)
+        assert cluster.wait(60) == 0
+        until(lambda: not cluster.survivors() and not cluster.left_behind(), 30, f"{cluster.left_behind()}")
+        assert not [path for path in (tmp_path / "cache").rglob("*") if path.name == "plan.json"]
+
+
 def test_a_plan_made_by_the_plan_command_is_served_as_it_is(
     repository: Path, cache: dict[str, str], tmp_path: Path
 ) -> None:
@@ -154,10 +167,8 @@ def test_a_plan_made_by_the_plan_command_is_served_as_it_is(
 @pytest.fixture(scope="module")
 def examples(cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """The example models in stages, by the repository that `make models` fills."""
-    from pathlib import Path
-
     arguments = ("--models", "minilm,resnet50", "--stages", "minilm=2", "--stages", "resnet50=3", "--plan-estimate")
-    with LocalCluster(Path(MODELS), tmp_path_factory.mktemp("examples"), *arguments, environment=cache) as cluster:
+    with LocalCluster(MODELS, tmp_path_factory.mktemp("examples"), *arguments, environment=cache) as cluster:
         yield start(cluster)
 
 

@@ -90,6 +90,13 @@ def kept_name(order: Order) -> str:
     return kept(order)[0]
 
 
+def test_what_a_killed_planner_left_is_removed(order: Order) -> None:
+    left = Path(order.cache) / f".{kept_name(order)}-abc.partial"
+    (left / "new").mkdir(parents=True)
+    cut(order)
+    assert not left.exists()
+
+
 def test_stages_that_do_not_answer_as_the_whole_are_not_kept(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ModelRejected("the stages do not answer as the whole model does")
