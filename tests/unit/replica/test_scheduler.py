@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from shardline.batching.latency import LatencyFit
+from shardline.batching.policy import Limits
 from shardline.core.errors import DeadlineExceeded, Exhausted, ModelFailed
+from shardline.replica import batch as batch_module
 from shardline.replica.scheduler import INLINE_BELOW_S
 from tests.unit.replica.doubles import LARGE, OTHER_SHAPE, POISON, Bench, chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shardline.replica.chunk import Chunk
+    from shardline.replica.served import Served
 
 
 @pytest.fixture
@@ -265,6 +275,23 @@ def test_a_batch_that_ended_is_followed_by_the_next_whatever_became_of_it(bench:
     assert bench.answers.values(call) == [1.0]
 
 
+class Log:
+    """Remembers what was logged, instead of drawing tracebacks."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def error(self, event: str, **_fields: object) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    made = Log()
+    monkeypatch.setattr(batch_module, "log", made)
+    return made
+
+
 class Broken:
     """A session that raises what no session should."""
 
@@ -272,13 +299,14 @@ class Broken:
         raise RuntimeError("not a ModelFailed")
 
 
-def test_an_executor_outlives_whatever_a_run_raises(bench: Bench) -> None:
+def test_an_executor_outlives_whatever_a_run_raises(bench: Bench, log: Log) -> None:
     model, other = bench.serve(), bench.serve()
     good, model.session = model.session, Broken()  # type: ignore[assignment]
     calls = bench.send(model, [1.0], [2.0])
     bench.finish_all()
     assert {type(error) for error in bench.answers.errors.values()} == {ModelFailed}
     assert {call for _, call in bench.answers.errors} == set(calls)
+    assert set(log.events) == {"batch.unexpected"}
     model.session = good
     again = [*bench.send(model, [3.0]), *bench.send(other, [4.0])]
     bench.finish_all()
@@ -286,7 +314,7 @@ def test_an_executor_outlives_whatever_a_run_raises(bench: Bench) -> None:
     assert model.idle
 
 
-def test_rows_that_cannot_be_joined_run_apart_and_the_executor_goes_on(bench: Bench) -> None:
+def test_rows_that_cannot_be_joined_run_apart_and_the_executor_goes_on(bench: Bench, log: Log) -> None:
     model = bench.serve()
     first = bench.send(model, [0.0])
     other = chunk([2.0], first=50)
@@ -296,6 +324,7 @@ def test_rows_that_cannot_be_joined_run_apart_and_the_executor_goes_on(bench: Be
     bench.finish_all()
     assert [bench.answers.values(call) for call in (*first, 1, 50)] == [[0.0], [1.0], [2.0]]
     assert bench.answers.rows[b"e", 50].shape == (1, 1)
+    assert log.events == ["batch.unexpected"]
     after = bench.send(model, [3.0])
     bench.finish_all()
     assert bench.answers.values(after[0]) == [3.0]
@@ -413,3 +442,107 @@ def test_everything_that_was_said_in_a_turn_is_flushed(bench: Bench) -> None:
     before = bench.answers.flushes
     bench.finish()
     assert bench.answers.flushes > before
+
+
+def fast(bench: Bench) -> Served:
+    """A model that is known to be shorter than a hand-over to a thread."""
+    model = bench.serve(cost_s=lambda _rows: INLINE_BELOW_S / 10)
+    bench.send(model, [0.0])
+    bench.finish()
+    return model
+
+
+def test_a_lone_short_chunk_runs_without_queueing(bench: Bench) -> None:
+    model = fast(bench)
+    assert bench.scheduler.express(model, chunk([1.0], [2.0, 3.0], first=10, arrived=bench.loop.now))
+    assert [bench.answers.values(call) for call in (10, 11)] == [[1.0], [2.0, 3.0]]
+    assert model.idle
+    assert model.counters.requests == 3
+
+
+def test_a_lone_short_chunk_that_fails_is_told_so(bench: Bench) -> None:
+    model = fast(bench)
+    assert bench.scheduler.express(model, chunk([POISON], [2.0], first=10, arrived=bench.loop.now))
+    assert isinstance(bench.answers.errors[b"e", 10], ModelFailed)
+    assert bench.answers.values(11) == [2.0]
+
+
+def slow(bench: Bench) -> tuple[Served, Chunk]:
+    return bench.serve(), chunk([1.0], first=10, arrived=bench.loop.now)
+
+
+def others_wait(bench: Bench) -> tuple[Served, Chunk]:
+    model = fast(bench)
+    bench.submit(model, [5.0])
+    return model, chunk([1.0], first=10, arrived=bench.loop.now)
+
+
+def another_runs(bench: Bench) -> tuple[Served, Chunk]:
+    model = fast(bench)
+    bench.send(bench.serve(), [5.0])
+    return model, chunk([1.0], first=10, arrived=bench.loop.now)
+
+
+def above_the_largest(bench: Bench) -> tuple[Served, Chunk]:
+    return fast(bench), chunk([1.0] * 9, first=10, arrived=bench.loop.now)
+
+
+def late(bench: Bench) -> tuple[Served, Chunk]:
+    return fast(bench), chunk([1.0], first=10, arrived=bench.loop.now, deadlines=[bench.loop.now])
+
+
+def alone(bench: Bench) -> tuple[Served, Chunk]:
+    model = fast(bench)
+    model.unbatched_because = "rows change each other's answers"
+    return model, chunk([1.0], first=10, arrived=bench.loop.now)
+
+
+def waits_for_company(bench: Bench) -> tuple[Served, Chunk]:
+    model = fast(bench)
+    model.limits = Limits(8, delay_s=0.1)
+    return model, chunk([1.0], first=10, arrived=bench.loop.now)
+
+
+@pytest.mark.parametrize("case", [slow, others_wait, another_runs, above_the_largest, late, alone, waits_for_company])
+def test_what_is_not_lone_or_not_short_must_queue(bench: Bench, case: Callable[[Bench], tuple[Served, Chunk]]) -> None:
+    model, made = case(bench)
+    assert not bench.scheduler.express(model, made)
+    assert not [key for key in (*bench.answers.rows, *bench.answers.errors) if key[1] >= 10]
+
+
+def closed_loop(bench: Bench, callers: int, batches: int, spread_s: float) -> list[int]:
+    """Sizes of the batches where each caller calls again within `spread_s` of its answer."""
+    model = bench.serve(max_rows=16, cost_s=cost_s)
+    loop = bench.loop
+    waiting = [loop.now + spread_s * number / callers for number in range(callers)]
+    while len(bench.answers.batches) < batches:
+        if not bench.running():  # the next caller comes, or the policy has waited long enough
+            loop.advance(max(0.0, min(waiting, default=loop.now + spread_s) - loop.now))
+            arrive(bench, model, waiting)
+            continue
+        ends = loop.now + cost_s(bench.running()[0].bucket)
+        for at in sorted(at for at in waiting if at <= ends):
+            loop.now = at
+            arrive(bench, model, waiting)
+        loop.now = ends - cost_s(bench.running()[0].bucket)
+        answered = bench.finish().rows
+        waiting += [ends + spread_s * (number + 1) / answered for number in range(answered)]
+    return [rows for rows, _ in bench.answers.batches]
+
+
+def arrive(bench: Bench, model: Served, waiting: list[float]) -> None:
+    """Callers whose time has come call."""
+    for at in [at for at in waiting if at <= bench.loop.now]:
+        waiting.remove(at)
+        bench.send(model, [1.0])
+
+
+def cost_s(rows: int) -> float:
+    return 0.010 + 0.0001 * rows
+
+
+@pytest.mark.parametrize("callers", [2, 8, 16])
+def test_callers_that_each_wait_for_their_answer_are_kept_together(bench: Bench, callers: int) -> None:
+    seen = closed_loop(bench, callers, batches=200, spread_s=0.002)
+    settled = seen[len(seen) // 2 :]
+    assert sum(settled) / len(settled) > 0.9 * callers
