@@ -105,6 +105,7 @@ def _run(model: Path, request: PlanRequest, out: Path | None, *, as_json: bool) 
             f"Verified: stages answer as the whole model on {verified.inputs_tried} inputs, largest error {worst:.1e}."
         )
         console.print(f"Wrote {out}: plan.json, graph.svg, graph.png, and one folder per stage.")
+        console.print(f"Serve it: shardline serve REPOSITORY --stages MODEL={out}", soft_wrap=True)
 
 
 def _draw(made: Plan, model_file: Path, out: Path) -> None:

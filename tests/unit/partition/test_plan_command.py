@@ -29,6 +29,7 @@ def test_a_plan_is_printed_and_its_stages_and_pictures_are_written(tmp_path: Pat
     assert "lower bound" in output
     assert "Tensors over cuts" in output
     assert "Verified" in output
+    assert f"--stages MODEL={tmp_path / 'out'}" in output
     names = {item.name for item in (tmp_path / "out").iterdir()}
     assert names == {"plan.json", "stages.json", "verified.json", "graph.svg", "graph.png", "stage-0", "stage-1"}
 
