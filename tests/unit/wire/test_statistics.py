@@ -18,7 +18,8 @@ def statistics(last: int, rows: int, batches: int, *sizes: int) -> pb.ModelStati
         getattr(message.inference_stats, name).ns = rows
     for size in sizes:
         batch = message.batch_stats.add(batch_size=size)
-        batch.compute_infer.count, batch.compute_infer.ns = 1, rows
+        for duration in (batch.compute_input, batch.compute_infer, batch.compute_output):
+            duration.count, duration.ns = 1, rows
     return message
 
 
