@@ -44,6 +44,20 @@ def eventually(holds: Callable[[], bool], what: str | Callable[[], str], timeout
         time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class Page:
+    """A Prometheus page."""
+
+    text: str
+
+    def value(self, name: str) -> float:
+        """The first sample whose name and labels begin with `name`, 0 where there is none."""
+        for line in self.text.splitlines():
+            if line.startswith(name):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+
 @dataclass
 class Member:
     """One process. role: router or replica."""
@@ -65,10 +79,7 @@ class Member:
 
     def value(self, name: str) -> float:
         """The first sample of the page whose name and labels begin with `name`, 0 where there is none."""
-        for line in self.metrics().splitlines():
-            if line.startswith(name):
-                return float(line.rpartition(" ")[2])
-        return 0.0
+        return Page(self.metrics()).value(name)
 
     def resident_bytes(self) -> int:
         """Memory in use."""
@@ -160,7 +171,7 @@ class ClusterProcess:
         return member
 
     def wait_ready(self) -> None:
-        """Wait until the routers are linked to all replicas and every model of `models` is ready."""
+        """Wait until the routers are linked to all replicas, and every model of `models` is ready on all of them."""
 
         def ready() -> bool:
             ended = [member for member in self.members if member.process.poll() is not None]
@@ -172,8 +183,15 @@ class ClusterProcess:
 
         eventually(ready, self.logs, self.start_s)
 
+    def wanted(self, _model: str) -> int:
+        """How many replicas of a model a router must see: those of its weakest stage, where it is split."""
+        return len(self.role("replica"))
+
     def _sees_all(self, router: Member) -> bool:
-        if router.value('shardline_links{state="up"}') != len(self.role("replica")):
+        page = Page(router.metrics())
+        if page.value('shardline_links{state="up"}') != len(self.role("replica")):
+            return False
+        if any(page.value(f'shardline_ready_replicas{{model="{name}"}}') < self.wanted(name) for name in self.models):
             return False
         with grpc.insecure_channel(self.url, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

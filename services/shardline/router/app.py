@@ -177,7 +177,7 @@ class Router:
             ready = {name: bool(model.default and model.default.ready) for name, model in self._table.models.items()}
             states = {name: ready.get(name, False) for name in self._named | ready.keys()}
             states[""] = states[_SERVICE] = any(ready.values())
-            self._count_rows_of(ready.keys() - self._named)
+            self._gauges_of(ready.keys() - self._named)
             self._named |= ready.keys()
             for name, serving in states.items():
                 self._health.set(name, serving)
@@ -188,13 +188,18 @@ class Router:
             self._metrics.gauge("shardline_links", partial(self._links, state == "up"), state)
         self._metrics.gauge("shardline_redis_connected", lambda: float(bool(self._connection.reachable)))
 
-    def _count_rows_of(self, names: Iterable[str]) -> None:
-        for name in names:
+    def _gauges_of(self, models: Iterable[str]) -> None:
+        for name in models:
+            self._metrics.gauge("shardline_ready_replicas", partial(self._ready_replicas, name), name)
             self._metrics.gauge("shardline_rows_in_flight", partial(self._rows_in_flight, name), name)
 
     def _rows_in_flight(self, name: str) -> float:
         model = self._table.models.get(name)
         return float(model.rows_in_flight) if model else 0.0
+
+    def _ready_replicas(self, name: str) -> float:
+        model = self._table.models.get(name)
+        return float(model.default.strength) if model and model.default else 0.0
 
     def _links(self, up: bool) -> float:
         return float(sum(member.link.up is up for member in self._cluster.members.values()))

@@ -50,6 +50,11 @@ class Serving:
         return self.description.spec
 
     @property
+    def strength(self) -> int:
+        """How many replicas are ready; of a split model, those of its weakest stage."""
+        return min((len(stage.ready) for stage in self.stages), default=len(self.ready))
+
+    @property
     def largest(self) -> int:
         """Rows of the largest part; a larger request is cut. 0 where requests are never cut."""
         if not self.spec.batched or self.description.unbatched_because:
@@ -132,7 +137,7 @@ def _take_stock(members: Iterable[Member]) -> dict[PoolKey, Serving]:
         staged = _staged(pool, by_stage)
         known = found.get(pool)
         # Stages of different plans never meet: the plan that more replicas can serve is the one that does.
-        if known is None or _strength(staged) > _strength(known):
+        if known is None or staged.strength > known.strength:
             found[pool] = staged
     return found
 
@@ -151,11 +156,6 @@ def _staged(pool: PoolKey, by_stage: Mapping[int, Sequence[tuple[Member, Descrip
     members = list(dict.fromkeys(member for there in by_stage.values() for member, _ in there))
     limit = min(stage.limit_rows for stage in pools)
     return Serving(pool, str(pool), description, members, pools[0].ready if whole else [], tuple(pools), limit)
-
-
-def _strength(serving: Serving) -> int:
-    """How many replicas its weakest stage has."""
-    return min((len(stage.ready) for stage in serving.stages), default=len(serving.ready))
 
 
 def _known(models: Mapping[str, Model]) -> str:

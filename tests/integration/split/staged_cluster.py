@@ -59,6 +59,12 @@ class StagedCluster(ClusterProcess):
             raise
         return super().__enter__()
 
+    def wanted(self, model: str) -> int:
+        """Of a split model, the replicas of its weakest stage; of a whole one, one at least."""
+        living = {member.pid for member in self.role("replica")}
+        stages = [members for (name, _), members in self.stages.items() if name == model]
+        return min((sum(member.pid in living for member in members) for members in stages), default=1)
+
     def start_stage(self, split: Split, stage: int, **others: str) -> Member:
         """Start one more replica of a stage; does not wait."""
         settings = {**split.settings.get(stage, {}), **others}
