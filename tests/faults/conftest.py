@@ -29,7 +29,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """`add`: y = x + 0, twice; see onnx_models.versioned."""
+    """What the clusters of a test serve; a test may add versions to it."""
     return build(tmp_path / "repository")
 
 
