@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shardline.replica.stage import StageRole
 
 _WITHIN_HEADER_BELOW = 16384
+"""Bytes of a group's outputs that travel within the header: a copy is cheaper than a frame."""
 
 Send = Callable[[bytes, bytes, Sequence[Buffer]], bool]
 

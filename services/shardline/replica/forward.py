@@ -23,6 +23,7 @@ log = logs.get(__name__)
 CONNECT_S = 2.0
 """How long rows wait for a link that was never up; after that they are refused and the router tries another replica."""
 _HELD_MESSAGES = 256
+"""Messages that wait for a link to come up; the rows of more are refused."""
 _SENT_MESSAGES = 512
 """Messages whose calls are remembered, to tell routers when the link breaks."""
 

@@ -28,11 +28,19 @@ if TYPE_CHECKING:
 
 
 _WAIT_FROM_ALPHA_S = 0.001
+"""Fixed cost of a batch below which no wait for returning callers pays: timers and wake-ups take some of it."""
 
 
 @dataclass(slots=True)
 class Served:
-    """One pool membership. stage, joins: set where the session is one stage of a split model. buckets: (1,) where rows are not batched; unbatched_because: why, "" where they are."""
+    """One pool membership.
+
+    buckets: batch sizes that the session is warm for, ascending; (1,) where rows are not batched.
+    unbatched_because: why not, "" where they are. stage, joins: set where the session is one stage of a split model;
+    joins is None, too, where one sender has all of the stage's inputs.
+    running_rows: in batches that run now. busy_until: when the running batch is expected to end, monotonic seconds.
+    draining: routers are no longer told of it, and its last rows end.
+    """
 
     pool: PoolKey
     spec: ModelSpec
@@ -56,7 +64,7 @@ class Served:
 
     @property
     def waits(self) -> bool:
-        """Whether a batch may be worth waiting for: the fixed cost is more than waking up twice, or a delay is configured."""
+        """Whether a batch may be worth waiting for: its fixed cost is more than that of waking up, or a delay is set."""
         return self.limits.delay_s > 0 or (self.shares_batches and self.fit.alpha_s > _WAIT_FROM_ALPHA_S)
 
     @property

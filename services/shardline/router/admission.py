@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LONGEST_S = 30 * 86400.0
 """Deadlines later than this are this one: links count milliseconds in 32 bits."""
 _RETRY_S = 0.1
+"""Hint to callers that were refused: by then batches ended and there is room again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ log = logs.get(__name__)
 
 _ERRORS = by_reason()
 _MAX_ATTEMPTS = 8
+"""Times that one part is sent at most, and that one request is begun anew."""
 _AGAIN_S = 0.05
+"""Wait before the first other way around a stage that could not reach the next; it grows with each attempt."""
 
 
 class Dispatcher:

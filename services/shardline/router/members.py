@@ -28,6 +28,7 @@ _BURSTS = 2
 _SLOW_MS = 2.0
 """Predicted time of one row from which a model is not fast: its rows queue at the replica, where batches form."""
 _NO_REPORT = (0, float("-inf"))
+"""Rows and time of a report that never came: too old to be believed."""
 
 
 class Member:

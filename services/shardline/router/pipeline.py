@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shardline.router.table import Serving
 
 _CACHED = 1024
+"""Row heads and result heads kept; beyond that they are made anew."""
 
 
 def choose_route(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _JOIN_BELOW = 16384
 """Requests with fewer tensor bytes travel joined with others: a copy is cheaper than a frame."""
 _MAX_CACHED = 1024
+"""Request heads remembered; a client that sends more than that is answered all the same, only slower."""
 
 
 class Preparer:

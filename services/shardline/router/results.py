@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shardline.wire.codec import Buffer
 
 _CACHED = 4096
+"""Result heads remembered; beyond that they are decoded anew."""
 
 
 class ResultReader:
