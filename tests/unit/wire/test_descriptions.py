@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardline.core.cluster import PoolKey
@@ -56,6 +56,7 @@ def descriptions(draw: st.DrawFn) -> Description:
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(descriptions())
 def test_a_description_comes_back_as_it_was(description: Description) -> None:
     data = encode(description).SerializeToString()
