@@ -265,7 +265,7 @@ class Replica:
 
     def _snapshot(self, membership: Membership) -> None:
         for served in self._host.served:
-            message = model_statistics(served.spec.name, served.spec.version, served.counters)
+            message = model_statistics(served.spec.name, served.spec.version, served.counters, served.pool.stage)
             membership.put_statistics(served.spec.name, served.spec.version, message.SerializeToString())
 
 

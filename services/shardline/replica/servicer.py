@@ -57,7 +57,7 @@ class ControlServicer(control_pb2_grpc.ReplicaControlServicer):
     async def Statistics(self, request: pb.StatisticsRequest, context: Context) -> pb.StatisticsResponse:
         return pb.StatisticsResponse(
             models=[
-                model_statistics(served.spec.name, served.spec.version, served.counters)
+                model_statistics(served.spec.name, served.spec.version, served.counters, served.pool.stage)
                 for served in self._host.served
                 if request.model in ("", served.spec.name) and request.version in (0, served.spec.version)
             ]

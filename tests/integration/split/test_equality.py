@@ -80,6 +80,20 @@ def test_rows_of_many_callers_never_change_places(cluster: StagedCluster, name: 
             assert close(answer[output], expected[count][output]), (count, output)
 
 
+@pytest.mark.parametrize("name", ["branches", "half"])
+def test_statistics_count_a_row_once_however_many_stages_it_passes(cluster: StagedCluster, name: str) -> None:
+    async def counts() -> tuple[int, int]:
+        async with InferenceClient(cluster.url) as client:
+            (found,) = await client.statistics(name)
+        return found.inference_count, found.inference_stats.success.count
+
+    rows, requests = asyncio.run(counts())
+    for count in (1, 2, 3):
+        ask(cluster.url, name, CASES[name].feeds(count))
+    assert asyncio.run(counts())[0] == rows + 6
+    assert asyncio.run(counts())[1] >= requests + 3
+
+
 def test_only_the_outputs_that_are_asked_for_come_back(cluster: StagedCluster) -> None:
     feeds = CASES["ends"].feeds(2)
     whole = ask(cluster.url, "ends-whole", feeds)
