@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Context = Any
 STREAM_IN_FLIGHT = 256
-"""Requests of one stream in flight at most; the stream is read on as they end."""
+"""Requests of one stream in flight, or answered and not yet sent, at most; the stream is read on as answers leave."""
 
 EXTENSIONS = ("model_configuration", "model_repository", "schedule_policy", "statistics", "shardline_receipt")
 _NO_SHARED_MEMORY = "shared memory is not offered by this server; send tensor bytes in the request"
@@ -150,6 +150,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 if isinstance(message, ServingError):
                     raise message
                 yield message
+                stream.sent()
         finally:
             self._streams.discard(stream)
             reading.cancel()
@@ -227,10 +228,13 @@ class _Stream:
 
     def answer(self, reply: _StreamReply, message: bytes) -> None:
         if self._requests.pop(reply, self) is not self:
-            self._slots.release()
             self._used_at = time.monotonic()
             self.answers.put_nowait(message)
             self._end_if_done()
+
+    def sent(self) -> None:
+        """An answer left. Only now the next request is read: what a client does not fetch must not pile up here."""
+        self._slots.release()
 
     def _end_if_done(self) -> None:
         if self._ended and not self._requests:
