@@ -115,7 +115,7 @@ def worker(layout: Layout, number: int) -> Commands:
             f"--node-labels=topology.kubernetes.io/zone=zone{number}",
         ],
         "kube-proxy": ["kube-proxy", f"--config={etc}/kube-proxy.yaml"],
-        "netpol": [sys.executable, str(HERE / "netpol.py"), f"node{number}", f"{pki}/admin.kubeconfig"],
+        "netpol": [sys.executable, str(HERE / "netpol.py"), f"node{number}", f"{pki}/netpol.kubeconfig"],
     }
 
 

@@ -153,6 +153,30 @@ def test_a_model_is_scaled_paused_and_kept_as_it_should_be(release: Release) -> 
     until("two replicas are left", lambda: len(names(release, REPLICA)) == 2 and release.settled("digits"))
 
 
+def test_a_change_completes_without_an_error_although_every_gpu_is_taken(release: Release) -> None:
+    """A surge would wait for ever for what the old pods hold."""
+    selector = "shardline.dev/model=gpus"
+    spec = {"model": "versions", "replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    for number in (1, 2):
+        gpu = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "1"}]
+        cluster("kubectl", "patch", "node", node(number), "--subresource=status", "--type=json", "-p", json.dumps(gpu))
+    try:
+        release.serve("gpus", **spec, drainSeconds=5)
+        until("every GPU is taken", lambda: release.settled("gpus"))
+        before = names(release, selector)
+        with release.load("versions", callers=4) as load:
+            release.serve("gpus", **spec, drainSeconds=6)
+            until("all pods are new", lambda: not before & names(release, selector) and release.settled("gpus"))
+        assert load.errors == {}
+        assert load.answered > 100
+    finally:
+        release.kubectl("delete", "model", "gpus", "--cascade=foreground", "--timeout=120s", "--ignore-not-found")
+        for number in (1, 2):
+            none = [{"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}]
+            patch = ("patch", "node", node(number), "--subresource=status", "--type=json", "-p", json.dumps(none))
+            cluster("kubectl", *patch, check=False)
+
+
 @pytest.mark.parametrize(
     ("name", "spec", "reason", "words"),
     [

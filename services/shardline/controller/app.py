@@ -14,7 +14,7 @@ from shardline.controller import contract
 from shardline.controller.api import MODEL, Api, ApiError, connect
 from shardline.controller.cache import Cache
 from shardline.controller.election import Election
-from shardline.controller.membership import believed_pods, gone
+from shardline.controller.membership import believed_pods, gone, running_pods
 from shardline.controller.settings import ControllerSettings
 from shardline.controller.traffic import Scraper
 from shardline.controller.worker import Worker, Workers
@@ -90,13 +90,13 @@ class Controller:
 
     async def _confirm_members(self, cache: Cache) -> None:
         """Take replicas out of Redis whose pods Kubernetes has given up."""
-        before = believed_pods(cache.slices.objects.values())
+        before: frozenset[str] = frozenset()
         while True:
-            await asyncio.sleep(MEMBERS_S)
-            now = believed_pods(cache.slices.objects.values())
+            now = believed_pods(cache.slices.objects.values()) | running_pods(cache.pods.objects.values())
             for info in gone(before, now, cache.members):
                 await self._withdraw(info)
             before = now
+            await asyncio.sleep(MEMBERS_S)
 
     async def _withdraw(self, info: ReplicaInfo) -> None:
         log.warning("member.gone", replica=info.id, pod=info.pod, reason="Kubernetes does not believe in its pod")

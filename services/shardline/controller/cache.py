@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+SETTLE_S = 2.0
+"""How long after a replica's announcement routers are taken to have their links to it."""
+
+
 class Cache:
     """Reflectors of all kinds that matter, and what routers and Redis say. wake is called with a Model's name."""
 
@@ -35,17 +41,18 @@ class Cache:
         self.models = Reflector(api, MODEL, "", self._on_model)
         self._pools = Reflector(api, DEPLOYMENT, replicas, self._on_owned)
         self._services = Reflector(api, SERVICE, replicas, self._on_owned)
-        self._pods = Reflector(api, POD, mine, self._on_owned)
+        self.pods = Reflector(api, POD, mine, self._on_owned)
         self._jobs = Reflector(api, JOB, replicas, self._on_owned)
         self._plans = Reflector(api, CONFIG_MAP, f"{replicas},{contract.LABEL_PLAN}", self._on_owned)
         self.slices = Reflector(api, SLICE, replicas, self._on_owned)
         self.members: Mapping[str, ReplicaInfo] = {}
+        self._announced_at: dict[str, float] = {}
         self.traffic: Mapping[str, Traffic] = {}
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
         """All of them, to be run."""
-        return (self.models, self._pools, self._services, self._pods, self.slices, self._jobs, self._plans)
+        return (self.models, self._pools, self._services, self.pods, self.slices, self._jobs, self._plans)
 
     def model(self, name: str) -> ModelObject | None:
         """The Model as it is now, None when it is gone."""
@@ -54,13 +61,14 @@ class Cache:
 
     def observed(self, model: ModelObject) -> Observed:
         """All that there is of one Model."""
-        every = list(_of(self._pods, model.name))
+        every = list(_of(self.pods, model.name))
+        self._announced_at = {name: at for name, at in self._announced_at.items() if name in self.pods.objects}
         pods = [item for item in every if _component(item) == contract.REPLICA]
         cuts = [read_cut(item) for item in _of(self._plans, model.name)]
         jobs = [read_job(item, every) for item in _of(self._jobs, model.name)]
         return Observed(
             pools=tuple(read_pool(item) for item in _of(self._pools, model.name)),
-            pods=tuple(doubted(read_pod(item), model.model, self.members) for item in pods),
+            pods=tuple(self._judged(read_pod(item), model) for item in pods),
             services={item["metadata"]["name"]: item for item in _of(self._services, model.name)},
             versions=served_versions(model.model, {item["metadata"]["name"] for item in pods}, self.members),
             traffic=self.traffic.get(model.model),
@@ -68,9 +76,20 @@ class Cache:
             jobs={job.key: job for job in jobs},
         )
 
+    def _judged(self, pod: Pod, model: ModelObject) -> Pod:
+        """With what Redis says of it. Redis' word reaches routers as fast as us; the links that they make then take a moment."""
+        if not announced(pod, model.model, self.members):
+            self._announced_at.pop(pod.name, None)
+            return doubted(pod, model.model, self.members)
+        now = time.monotonic()
+        since = self._announced_at.setdefault(pod.name, now)
+        if since == now:
+            asyncio.get_running_loop().call_later(SETTLE_S, self._wake, model.name)
+        return replace(pod, known=now - since >= SETTLE_S)
+
     def router_addresses(self) -> list[str]:
         """The addresses of routers that run."""
-        routers = [item for item in self._pods.objects.values() if _component(item) == contract.ROUTER]
+        routers = [item for item in self.pods.objects.values() if _component(item) == contract.ROUTER]
         return sorted(ip for item in routers if (ip := (item.get("status") or {}).get("podIP")))
 
     def learn(self, item: Manifest) -> None:
@@ -95,6 +114,14 @@ def _of(reflector: Reflector, model: str) -> Iterable[Manifest]:
 
 def _component(item: Manifest) -> str:
     return str(item["metadata"]["labels"].get(contract.LABEL_COMPONENT, ""))
+
+
+def announced(pod: Pod, model: str, members: Mapping[str, ReplicaInfo]) -> bool:
+    """Whether a replica in the pod says in Redis that it serves the model."""
+    return any(
+        info.pod == pod.name and info.state is ReplicaState.READY and any(pool.model == model for pool in info.pools)
+        for info in members.values()
+    )
 
 
 def doubted(pod: Pod, model: str, members: Mapping[str, ReplicaInfo]) -> Pod:

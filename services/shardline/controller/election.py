@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from shardline.controller.api import LEASE, Api, ApiError
+from shardline.controller.api import DEPLOYMENT, LEASE, Api, ApiError
 from shardline.ops import logs
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class Election:
             if move is Move.WAIT:
                 return False
             manifest = self._manifest(lease, move)
+            if move is Move.CREATE:
+                manifest["metadata"]["ownerReferences"] = await self._owner()
             held = await (self._api.create if move is Move.CREATE else self._api.replace)(LEASE, manifest)
             self._sight = look(self._sight, held, self._clock())
         except ApiError as error:
@@ -137,6 +139,16 @@ class Election:
                 return None
             raise
 
+    async def _owner(self) -> list[Manifest]:
+        """Our Deployment, which has the Lease's name: the Lease goes with it."""
+        try:
+            uid = (await self._api.get(DEPLOYMENT, self._name))["metadata"]["uid"]
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return []
+        return [{"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": self._name, "uid": uid}]
+
     def _manifest(self, lease: Manifest | None, move: Move) -> Manifest:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         before = (lease or {}).get("spec") or {}
@@ -148,9 +160,7 @@ class Election:
         }
         if move is not Move.RENEW:
             spec |= {"acquireTime": now, "leaseTransitions": int(before.get("leaseTransitions") or 0) + 1}
-        meta = {"name": self._name, "namespace": self._api.namespace}
-        if lease:
-            meta["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        meta: Manifest = lease["metadata"] if lease else {"name": self._name, "namespace": self._api.namespace}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": meta, "spec": spec}
 
     async def release(self) -> None:

@@ -28,6 +28,16 @@ def believed_pods(slices: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(found)
 
 
+def running_pods(pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The pods that are ready whatever the slices say: a Service that was deleted takes its slices along, not its pods."""
+    return frozenset(
+        item["metadata"]["name"]
+        for item in pods
+        for condition in (item.get("status") or {}).get("conditions") or []
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    )
+
+
 def gone(before: AbstractSet[str], now: AbstractSet[str], members: Mapping[str, ReplicaInfo]) -> list[ReplicaInfo]:
     """Members in pods that were believed in and no longer are. A replica that lives after all announces itself again."""
     return [info for info in members.values() if info.pod in before and info.pod not in now]

@@ -40,7 +40,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod. gone: it is being removed. unschedulable: what the scheduler said, "" while it has a node."""
+    """One pod. gone: it is being removed. unschedulable: what the scheduler said, "" while it has a node.
+
+    known: its replica has announced itself in Redis, and routers have had the time to connect to it.
+    """
 
     name: str
     stage: int
@@ -49,6 +52,7 @@ class Pod:
     gone: bool
     unschedulable: str
     trouble: Trouble | None
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class Observed:
     def ready(self, stage: int, revision: str) -> int:
         """Ready pods of a stage and revision that stay."""
         return sum(p.ready and not p.gone for p in self.of(stage, revision))
+
+    def serving(self, stage: int, revision: str) -> int:
+        """Those of them that routers know: only for these may others be let go."""
+        return sum(p.ready and p.known and not p.gone for p in self.of(stage, revision))
 
     def of(self, stage: int, revision: str) -> list[Pod]:
         """Pods of a stage and revision."""

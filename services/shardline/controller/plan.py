@@ -45,6 +45,8 @@ def _services(defaults: Defaults, model: ModelObject, observed: Observed) -> lis
     wanted = [manifests.service(defaults, model, stage) for stage in range(len(model.replicas))]
     names = {manifest["metadata"]["name"] for manifest in wanted}
     changed = [Apply(m) for m in wanted if not holds(m, observed.services.get(m["metadata"]["name"]))]
+    # A stage that is not wanted any more keeps its Service while it has pods: its slices are what they are believed by.
+    names |= {manifests.service_name(model, pool.stage) for pool in observed.pools}
     return [*changed, *(Delete("Service", name) for name in observed.services if name not in names)]
 
 
@@ -67,7 +69,7 @@ def _state(observed: Observed, revision: str, stage: int, wanted: int) -> StageS
     former = [pool for pool in observed.pools if pool.stage == stage and pool.revision != revision]
     return StageState(
         wanted=wanted,
-        new_ready=observed.ready(stage, revision),
+        new_ready=observed.serving(stage, revision),
         new_homeless=sum(bool(pod.unschedulable) and not pod.gone for pod in observed.of(stage, revision)),
         old=sum(pool.wanted for pool in former),
         old_pods=sum(pod.stage == stage and pod.revision != revision for pod in observed.pods),

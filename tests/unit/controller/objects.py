@@ -38,8 +38,9 @@ def pod(
     homeless: str = "",
     trouble: Trouble | None = None,
     stage: int = 0,
+    known: bool = True,
 ) -> Pod:
-    return Pod(f"pod-{revision}-{stage}", stage, revision, ready, gone, homeless, trouble)
+    return Pod(f"pod-{revision}-{stage}", stage, revision, ready, gone, homeless, trouble, known=known)
 
 
 def observed(manifests: list[Manifest], pods: list[Pod], services: list[Manifest] | None = None) -> Observed:

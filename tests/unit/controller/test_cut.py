@@ -192,3 +192,16 @@ def test_how_a_job_ended_is_what_its_pod_said(
 )
 def test_quantities_are_read_as_kubernetes_reads_them(text: str | int, number: float) -> None:
     assert quantity(text) == number
+
+
+def test_a_stage_that_is_not_wanted_any_more_keeps_its_service_while_it_has_pods() -> None:
+    split, whole = model(stages=2), model()
+    formed = replace(split, replicas=(1, 1), cut=cut(split))
+    revision = manifests.revision_of(DEFAULTS, formed)
+    old = [manifests.deployment(DEFAULTS, formed, stage, revision, 1) for stage in range(2)]
+    services = [manifests.service(DEFAULTS, formed, stage) for stage in range(2)]
+    there = observed(old, [pod(revision, stage=0), pod(revision, stage=1)], services)
+    assert not [action for action in acts(whole, there) if isinstance(action, Delete)]
+    gone = serving(whole)
+    gone = replace(gone, services={item["metadata"]["name"]: item for item in services})
+    assert Delete("Service", "digits-s1") in acts(whole, gone)

@@ -75,6 +75,15 @@ def test_old_pods_drain_when_the_new_ones_are_ready_and_then_their_deployment_go
     assert Delete("Deployment", old["metadata"]["name"]) in plan(DEFAULTS, after, drained, NOW)
 
 
+def test_old_pods_stay_while_routers_do_not_know_the_new_ones() -> None:
+    """Redis may be away: kubelet's word that a pod is ready leads no call to it."""
+    before, after = model(), model(drainSeconds=7)
+    old, new = deployment(before), deployment(after)
+    revisions = [item["metadata"]["labels"][contract.LABEL_REVISION] for item in (old, new)]
+    pods = [pod(revisions[0]), pod(revisions[1], known=False)]
+    assert kinds(plan(DEFAULTS, after, observed([old, new], pods, [manifests.service(DEFAULTS, after, 0)]), NOW)) == []
+
+
 def test_a_broken_change_leaves_the_old_pods_serving() -> None:
     before, after = model(), model(drainSeconds=7)
     old, new = deployment(before), deployment(after)

@@ -9,7 +9,7 @@ import pytest
 from shardline.controller.cache import doubted
 from shardline.controller.conditions import conditions_of
 from shardline.controller.election import Move, Sight, decide, look
-from shardline.controller.membership import believed_pods, gone
+from shardline.controller.membership import believed_pods, gone, running_pods
 from shardline.controller.observed import Observed, Trouble, last_words, trouble_of
 from shardline.controller.reflect import CAP_S, pause_s
 from shardline.controller.traffic import growth, quantile, read_counts, traffic_of
@@ -124,3 +124,13 @@ def test_a_quantile_lies_within_its_bucket() -> None:
 
 def test_pauses_grow_and_are_bounded() -> None:
     assert pause_s(0, lambda: 1.0) < pause_s(3, lambda: 1.0) < pause_s(50, lambda: 1.0) == CAP_S
+
+
+def test_a_pod_that_is_ready_is_believed_also_without_its_slices() -> None:
+    conditions = [{"type": "Ready", "status": "True"}]
+    pods: list[dict[str, Any]] = [
+        {"metadata": {"name": "a"}, "status": {"conditions": conditions}},
+        {"metadata": {"name": "b"}, "status": {"conditions": [{"type": "Ready", "status": "False"}]}},
+        {"metadata": {"name": "c"}},
+    ]
+    assert running_pods(pods) == {"a"}
