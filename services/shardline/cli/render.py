@@ -86,7 +86,7 @@ def receipt_lines(receipt: Sequence[Mapping[str, str]]) -> list[str]:
     >>> receipt_lines([{"stage": "0", "replica": "r-1", "queue_us": "166", "compute_us": "96"}])
     ['stage 0 on r-1: queue 166 µs, compute 96 µs']
     """
-    return [_stage_line(stage) for stage in receipt]
+    return [f"and {entry['left_out']} more batches" if "left_out" in entry else _stage_line(entry) for entry in receipt]
 
 
 def _stage_line(stage: Mapping[str, str]) -> str:

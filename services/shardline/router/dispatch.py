@@ -23,7 +23,7 @@ from shardline.router.cut import cut_rows
 from shardline.router.pipeline import Itineraries, choose_route, part_rows
 from shardline.router.policy import RetryBudget, power_of_two
 from shardline.router.prepare import Preparer
-from shardline.router.replies import PartAnswer, join_parts, receipt_text, respond
+from shardline.router.replies import PartAnswer, join_parts, join_receipts, receipt_text, respond
 from shardline.router.results import ResultReader
 from shardline.wire.statuses import unexpected
 
@@ -277,7 +277,7 @@ class Dispatcher:
             self._fail(request, ModelFailed(f"model failed: its outputs cannot be joined: {error}"))
             return
         rows = request.prepared.template.rows
-        receipt = "|".join(dict.fromkeys(item.receipt for item in answers))  # type: ignore[attr-defined]
+        receipt = join_receipts(item.receipt for item in answers)  # type: ignore[attr-defined]
         self._succeed(request, respond(answer.head, rows, tensors, request.request_id), receipt, now)
 
     def _arrived(self, part: Part) -> None:

@@ -12,6 +12,9 @@ from shardline.wire.codec import Buffer, id_field, raw_prefix, response_head
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_RECEIPT_BYTES = 4096
+"""Room for receipts in the trailing metadata, of which clients take 8 KiB for sure."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputHead:
@@ -102,6 +105,21 @@ def join_parts(answers: Sequence[PartAnswer]) -> list[Buffer]:
         if answer.head.outputs != first.outputs or answer.head.version != first.version:
             raise ValueError(f"parts answered with {answer.head.outputs} and {first.outputs}")
     return [b"".join(answer.tensors[index] for answer in answers) for index in range(len(first.outputs))]
+
+
+def join_receipts(texts: Iterable[str]) -> str:
+    """The receipt of a request that was cut, from those of its parts; its end tells how many entries there is no room for.
+
+    Clients refuse metadata above 8 to 16 KiB, and with it the whole answer (grpc.max_metadata_size).
+    """
+    entries = dict.fromkeys(entry for text in texts for entry in text.split("|"))
+    kept, size = [], 0
+    for entry in entries:
+        size += len(entry) + 1
+        if size > _RECEIPT_BYTES:
+            return "|".join((*kept, f"left_out={len(entries) - len(kept)}"))
+        kept.append(entry)
+    return "|".join(kept)
 
 
 def receipt_text(receipts: Iterable[pb.StageReceipt]) -> str:

@@ -68,6 +68,13 @@ def test_more_rows_than_the_largest_batch_come_back_whole_and_in_order(cluster: 
         assert close(split[output], whole[output]), output
 
 
+def test_a_request_of_very_many_rows_is_answered_with_a_receipt_that_clients_take(cluster: StagedCluster) -> None:
+    feeds = CASES["half"].feeds(2000)
+    split, whole = ask(cluster.url, "half", feeds), ask(cluster.url, "half-whole", feeds)
+    assert close(split["y"], whole["y"])
+    assert "left_out" in split.receipt[-1]
+
+
 @pytest.mark.parametrize("name", WIDE)
 def test_rows_of_many_callers_never_change_places(cluster: StagedCluster, name: str) -> None:
     counts = [1 + at % 7 for at in range(40)]

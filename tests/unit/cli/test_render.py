@@ -82,6 +82,13 @@ def test_a_table_keeps_brackets_and_cuts_nothing_without_a_terminal(capsys: pyte
     assert "x" * 60 in printed
 
 
+def test_a_receipt_that_was_cut_says_so() -> None:
+    assert receipt_lines(({"stage": "1", "replica": "r-1", "bucket": "4"}, {"left_out": "7"})) == [
+        "stage 1 on r-1: bucket 4",
+        "and 7 more batches",
+    ]
+
+
 def test_a_model_that_is_not_ready_shows_its_reason_and_no_tensors() -> None:
     entry = ModelEntry("bad", "1", "UNAVAILABLE", "not an ONNX file")
     assert model_row(entry, None) == ("bad", "1", "UNAVAILABLE", "-", "", "", "not an ONNX file")
