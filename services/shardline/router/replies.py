@@ -113,7 +113,8 @@ def join_receipts(texts: Iterable[str]) -> str:
     Clients refuse metadata above 8 to 16 KiB, and with it the whole answer (grpc.max_metadata_size).
     """
     entries = dict.fromkeys(entry for text in texts for entry in text.split("|"))
-    kept, size = [], 0
+    kept: list[str] = []
+    size = 0
     for entry in entries:
         size += len(entry) + 1
         if size > _RECEIPT_BYTES:
