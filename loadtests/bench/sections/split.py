@@ -111,18 +111,17 @@ def _plan(model: BenchModel, folder: Path) -> None:
 
 
 async def _fill(model: BenchModel, port: int, rows: int, seconds: float) -> Fill:
-    """One caller with large requests, for so many seconds."""
+    """One caller with large requests, for so many seconds. The server's statistics tell how many batches they became."""
     inputs = sample_inputs(load(str(model.path), 1), rows)
     times: list[float] = []
-    parts, size = 0, 0
     async with InferenceClient(f"127.0.0.1:{port}", timeout_s=60) as client:
+        (before,) = await client.statistics(model.name)
         until = time.perf_counter() + seconds
         while len(times) < 5 or time.perf_counter() < until:
-            answer = await client.infer(model.name, inputs)
-            times.append(answer.latency_s)
-            first = [entry for entry in answer.receipt if entry["stage"] == "0"]
-            parts, size = len(first), max(int(entry["batch_rows"]) for entry in first)
-    return Fill(parts, size, 1e3 * median(times))
+            times.append((await client.infer(model.name, inputs)).latency_s)
+        (after,) = await client.statistics(model.name)
+    parts = max(1, round((after.execution_count - before.execution_count) / len(times)))
+    return Fill(parts, -(-rows // parts), 1e3 * median(times))
 
 
 def throughput(found: list[Measured]) -> Table:
