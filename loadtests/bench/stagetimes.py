@@ -1,4 +1,4 @@
-"""A split model's stages alone in a process, one thread, no network: `python -m loadtests.bench.stagetimes PLAN STAGE SECONDS ROWS…`.
+"""A split model's stages alone in a process, one thread, no network: `python -m loadtests.bench.stagetimes PLAN MODEL STAGE CLOCK SECONDS ROWS…`.
 
 In a process of its own, so that its threads and memory do not stay in the benchmark's process, and so that two stages can be
 timed at once, each on its core.
@@ -19,7 +19,7 @@ from loadtests.plain_server import load
 from loadtests.tensors import sample_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -32,12 +32,16 @@ _TIMEOUT_S = 120.0
 def measure(
     plan: Path, model: Path, stages: Sequence[int], rows: Sequence[int], seconds: float
 ) -> dict[int, dict[int, float]]:
-    """Median milliseconds by stage and rows of a batch, the given stages at the same time. seconds: for each batch size."""
+    """Median milliseconds by stage and rows of a batch, the given stages at the same time. seconds: for each batch size.
+
+    A stage alone is timed by the processor time of its one thread, so that nothing else on the machine counts; several at once by
+    the clock, since what they take from each other does count.
+    """
     with ExitStack() as stack:
         children = {}
         for stage in stages:
             command = [sys.executable, "-m", "loadtests.bench.stagetimes", str(plan), str(model), str(stage)]
-            command += [f"{seconds:g}", *map(str, rows)]
+            command += ["processor" if len(stages) == 1 else "wall", f"{seconds:g}", *map(str, rows)]
             children[stage] = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -72,24 +76,25 @@ def _inputs(plan: Path, model: Path, stage: int, rows: Sequence[int]) -> tuple[A
     raise ValueError(f"no stage {stage}")
 
 
-def _median_ms(session: Any, feeds: Values, seconds: float) -> float:
+def _median_ms(session: Any, feeds: Values, seconds: float, clock: Callable[[], float]) -> float:
     session.run(None, feeds)
     times: list[float] = []
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(times) < 3:
-        at = time.perf_counter()
+        at = clock()
         session.run(None, feeds)
-        times.append(time.perf_counter() - at)
+        times.append(clock() - at)
     return 1e3 * median(times)
 
 
 def main() -> None:
     """Entry of the child process."""
-    plan, model, stage, seconds, *rows = sys.argv[1:]
+    plan, model, stage, clock, seconds, *rows = sys.argv[1:]
+    read = time.thread_time if clock == "processor" else time.perf_counter
     session, feeds = _inputs(Path(plan), Path(model), int(stage), [int(count) for count in rows])
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps({count: _median_ms(session, known, float(seconds)) for count, known in feeds.items()}))
+    print(json.dumps({count: _median_ms(session, known, float(seconds), read) for count, known in feeds.items()}))
 
 
 if __name__ == "__main__":
