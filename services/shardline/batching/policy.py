@@ -116,6 +116,10 @@ def row_ranges(rows: int, largest: int) -> list[tuple[int, int]]:
     return ranges
 
 
+_MESSAGE_S = 0.0005
+"""What a micro-batch costs each stage besides its batch: messages, queues, receipts (measured; docs/performance.md)."""
+
+
 def micro_batch_rows(rows: int, stages: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:
     """Rows of the micro-batches that a request of `rows` is cut into, so that it fills a pipeline of `stages`.
 
@@ -124,4 +128,5 @@ def micro_batch_rows(rows: int, stages: int, alpha_s: float, beta_s: float, buck
     """
     if alpha_s <= 0 and beta_s <= 0:
         return bucket_for(-(-rows // (2 * stages)), buckets[:-1] or buckets)
-    return min(buckets, key=lambda size: (-(-rows // size) + stages - 1) * (alpha_s + beta_s * size))
+    fixed_s = alpha_s + _MESSAGE_S
+    return min(buckets, key=lambda size: (-(-rows // size) + stages - 1) * (fixed_s + beta_s * size))
