@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from shardline.cli.check import check
 from shardline.cli.deploy import deploy
 from shardline.cli.failure import one_line
 from shardline.cli.plan import plan
@@ -230,6 +231,7 @@ def status(
         run_status(redis, url, cluster, as_json=as_json)
 
 
+app.command(epilog="Example: shardline check --url localhost:8001")(check)
 app.command(epilog="Example: shardline deploy models/resnet50 --stages 2 --replicas 3")(deploy)
 app.command(epilog="Example: shardline plan models/minilm --stages 2 --out stages")(plan)
 

@@ -71,6 +71,9 @@ def _state(observed: Observed, revision: str, stage: int, wanted: int) -> StageS
         wanted=wanted,
         new_ready=observed.serving(stage, revision),
         new_homeless=sum(bool(pod.unschedulable) and not pod.gone for pod in observed.of(stage, revision)),
+        new_loading=sum(
+            not (pod.gone or pod.unschedulable or (pod.ready and pod.known)) for pod in observed.of(stage, revision)
+        ),
         old=sum(pool.wanted for pool in former),
         old_pods=sum(pod.stage == stage and pod.revision != revision for pod in observed.pods),
     )

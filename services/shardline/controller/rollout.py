@@ -15,7 +15,8 @@ from shardline.controller.spec import RolloutMode
 @dataclass(frozen=True, slots=True)
 class StageState:
     """One stage now. wanted: replicas it should have. new_ready, new_homeless: pods of the new revision that are ready / without a
-    node. old: replicas that the former revisions' Deployments ask for. old_pods: pods of them that still exist.
+    node; new_loading: those that have a node and are not ready. old: replicas that the former revisions' Deployments ask for.
+    old_pods: pods of them that still exist.
     """
 
     wanted: int
@@ -23,6 +24,7 @@ class StageState:
     new_homeless: int
     old: int
     old_pods: int
+    new_loading: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,36 @@ def steps(mode: RolloutMode, stages: tuple[StageState, ...]) -> tuple[StageStep,
     Surge holds all old pods until every stage has all of its new ones ready: revisions are whole, since stages of different
     plans never work together. Old pods never become more during a rollout.
     """
-    complete = all(stage.new_ready >= stage.wanted for stage in stages)
-    return tuple(_step(mode, stage, complete) for stage in stages)
-
-
-def _step(mode: RolloutMode, stage: StageState, complete: bool) -> StageStep:
-    if complete:
-        return StageStep(stage.wanted, 0)
+    if all(stage.new_ready >= stage.wanted for stage in stages):
+        return tuple(StageStep(stage.wanted, 0) for stage in stages)
     if mode is RolloutMode.RECREATE:
-        # Never more than `wanted` pods: one old pod goes, and when it is gone its successor comes.
-        old = min(stage.old, max(0, stage.wanted - 1 - stage.new_ready))
-        return StageStep(max(0, stage.wanted - max(stage.old_pods, old)), old)
-    if mode is RolloutMode.AUTO and stage.new_homeless:
-        return StageStep(stage.wanted, min(stage.old, max(0, stage.wanted - 1 - stage.new_ready)))
-    return StageStep(stage.wanted, stage.old)
+        return tuple(_recreate(stage) for stage in stages)
+    if mode is RolloutMode.AUTO and any(stage.new_homeless for stage in stages):
+        return _without_room(stages)
+    return tuple(StageStep(stage.wanted, stage.old) for stage in stages)
+
+
+def _recreate(stage: StageState) -> StageStep:
+    """Never more than `wanted` pods: one old pod goes, and when it is gone its successor comes."""
+    old = _spared(stage)
+    return StageStep(max(0, stage.wanted - max(stage.old_pods, old)), old)
+
+
+def _without_room(stages: tuple[StageState, ...]) -> tuple[StageStep, ...]:
+    """Old pods of any stage may hold what a new pod of any other waits for.
+
+    The last old pod of a stage stays until the new revision has a pod of every stage, or nothing else is left that could make room.
+    """
+    whole = all(stage.new_ready for stage in stages)
+    spare = any(stage.old_pods > 1 for stage in stages)
+    least = 1 if spare and not whole else 0
+    left = [min(stage.old, max(least, _spared(stage))) for stage in stages]
+    moving = any(stage.new_loading or stage.old_pods > old for stage, old in zip(stages, left, strict=True))
+    if not moving and any(left):  # more are wanted than there were: nobody would ever make room
+        left[left.index(max(left))] -= 1
+    return tuple(StageStep(stage.wanted, old) for stage, old in zip(stages, left, strict=True))
+
+
+def _spared(stage: StageState) -> int:
+    """How many old pods stay where each new one takes an old one's place: the next goes when the last one's successor is ready."""
+    return min(stage.old, max(0, stage.wanted - 1 - stage.new_ready))

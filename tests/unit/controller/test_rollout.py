@@ -31,6 +31,34 @@ def test_one_step_of_one_stage(mode: RolloutMode, state: StageState, step: Stage
     assert steps(mode, (state,)) == (step,)
 
 
+@pytest.mark.parametrize(
+    ("states", "old"),
+    [
+        pytest.param(
+            [StageState(1, 1, 0, 2, 2), StageState(2, 1, 1, 0, 0)],
+            [0, 0],
+            id="old pods of one stage hold another's room",
+        ),
+        pytest.param(
+            [StageState(1, 1, 0, 2, 2), StageState(1, 0, 1, 0, 0)],
+            [1, 0],
+            id="the last old one stays while others can go",
+        ),
+        pytest.param([StageState(1, 1, 0, 1, 2), StageState(1, 0, 1, 0, 0)], [1, 0], id="and while one of them drains"),
+        pytest.param(
+            [StageState(1, 1, 0, 1, 1), StageState(1, 0, 1, 0, 0)], [0, 0], id="nothing else makes room: a gap"
+        ),
+        pytest.param([StageState(3, 0, 3, 2, 2)], [1], id="more are wanted than there were: one goes"),
+        pytest.param(
+            [StageState(3, 0, 2, 1, 1, new_loading=1)], [1], id="the next one not before its successor is ready"
+        ),
+        pytest.param([StageState(3, 1, 2, 1, 1)], [0], id="then the next"),
+    ],
+)
+def test_where_there_is_no_room_old_pods_go_one_by_one(states: list[StageState], old: list[int]) -> None:
+    assert [step.old for step in steps(AUTO, tuple(states))] == old
+
+
 def test_no_old_pod_goes_before_every_stage_is_whole() -> None:
     whole, partial = StageState(1, 1, 0, 1, 1), StageState(1, 0, 0, 1, 1)
     assert [step.old for step in steps(AUTO, (whole, partial))] == [1, 1]
