@@ -373,10 +373,8 @@ def test_a_version_that_stays_gone_ends_in_an_error(cluster: Cluster) -> None:
 
 def test_every_reason_is_either_retried_or_final() -> None:
     handled = {"version_gone", "next_stage", "not_found", "cancelled", "unsupported", "model_rejected"}
-    assert set(by_reason()) == {*RETRYABLE, *FINAL, *handled}
-    assert {reason for reason, kind in by_reason().items() if kind.retryable} <= {
-        *RETRYABLE,
-        "version_gone",
-        "next_stage",
-    }
+    # Other parts of the product, where they are loaded, add errors of their own that never cross a link.
+    crossing = {reason: kind for reason, kind in by_reason().items() if kind.__module__ == ServingError.__module__}
+    assert set(crossing) == {*RETRYABLE, *FINAL, *handled}
+    assert {reason for reason, kind in crossing.items() if kind.retryable} <= {*RETRYABLE, "version_gone", "next_stage"}
     assert issubclass(by_reason()["internal"], ServingError)
