@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.release import ROOT, Release, cluster, until
+from tests.cluster.release import ROOT, Release, clear_cluster, cluster, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,15 +27,18 @@ def missing(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[None]:
-    """The cluster, up, with freshly built images. One that was not there before is taken down again."""
+    """The cluster, up, with freshly built images and nothing of a run that was killed. One that was not there is taken down again."""
     if os.geteuid() != 0 or sys.platform != "linux":
         missing("the test cluster needs root on Linux: it makes namespaces, mounts and cgroups")
-    there = "READY" in cluster("kubectl", "get", "nodes", check=False).upper()
+    there = "Ready" in cluster("kubectl", "get", "nodes", check=False)
+    if not there:
+        cluster("down")  # what is left of it
     subprocess.run([sys.executable, str(ROOT / "deploy/testcluster/cluster.py"), "up", "2"], check=True)
     try:
         if not os.environ.get("TESTCLUSTER_LOADED"):  # a developer who knows that the nodes have the images
             subprocess.run([sys.executable, str(ROOT / "deploy/images/build.py")], check=True)
             cluster("load", str(IMAGES / "shardline-cpu.tar"), str(IMAGES / "shardline-redis.tar"))
+        clear_cluster()
         yield
     finally:
         if not there:

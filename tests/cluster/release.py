@@ -23,6 +23,7 @@ VALUES = CHART / "ci/testcluster-values.yaml"
 LOAD = Path(__file__).parent / "load.py"
 CLI = [sys.executable, "-m", "shardline.cli"]
 CLAIM = "models"
+MADE_HERE = "shardline.dev/made-by-tests"
 
 Json = dict[str, Any]
 
@@ -42,6 +43,13 @@ def until(what: str, ok: Callable[[], Any], seconds: float = 180.0) -> Any:
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.2)
     return value
+
+
+def clear_cluster() -> None:
+    """Remove the namespaces and volumes of all releases that tests made."""
+    selector = ("-l", f"{MADE_HERE}=true", "--timeout=300s")
+    cluster("kubectl", "delete", "namespaces", *selector)
+    cluster("kubectl", "delete", "persistentvolumes", *selector)
 
 
 @functools.cache
@@ -93,6 +101,7 @@ class Release:
 
     def surroundings(self) -> Json:
         """The namespace and the claim that holds the model repository, as a cluster's owner makes them."""
+        made = {MADE_HERE: "true"}
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
         size = {"storage": "1Gi"}
         common: Json = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
@@ -105,8 +114,8 @@ class Release:
         }
         claim = {**common, "resources": {"requests": size}, "volumeName": f"{CLAIM}-{self.namespace}"}
         items = [
-            ("Namespace", {"name": self.namespace, "labels": restricted}, None),
-            ("PersistentVolume", {"name": f"{CLAIM}-{self.namespace}"}, volume),
+            ("Namespace", {"name": self.namespace, "labels": restricted | made}, None),
+            ("PersistentVolume", {"name": f"{CLAIM}-{self.namespace}", "labels": made}, volume),
             ("PersistentVolumeClaim", {"name": CLAIM, "namespace": self.namespace}, claim),
         ]
         objects = [

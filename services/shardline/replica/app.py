@@ -25,6 +25,7 @@ from shardline import __version__
 from shardline.coord.codec import Action, Desired
 from shardline.coord.connection import Connection
 from shardline.coord.members import Membership
+from shardline.coord.statistics import StatisticsWriter
 from shardline.core.cluster import ReplicaInfo, ReplicaState
 from shardline.core.deadline import Deadline
 from shardline.core.errors import ModelRejected, ServingError, Unavailable
@@ -46,6 +47,7 @@ from shardline.replica.stage import parse_stage
 from shardline.replica.statistics import model_statistics
 from shardline.repository import LoadOptions
 from shardline.wire.link import LinkServer
+from shardline.wire.statistics import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -105,13 +107,15 @@ class Replica:
         exposition = Endpoint(self._metrics, self._healthy)
         if settings.metrics_port >= 0:
             await exposition.start(settings.metrics_host, settings.metrics_port)
+        info = self._info(_advertised(link.address, settings), control, exposition.port)
         self._membership = Membership(
             self._connection,
-            self._info(_advertised(link.address, settings), control, exposition.port),
+            info,
             beat_s=settings.heartbeat_s,
             lease_s=settings.lease_s,
             load_s=settings.report_s,
             on_desired=self._follow,
+            statistics=StatisticsWriter(self._connection, info.id, fold=fold),
         )
         try:
             await self._live(self._membership)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from google.protobuf.message import DecodeError
-
 from shardline.coord.codec import Action
 from shardline.coord.desired import DesiredState
 from shardline.coord.errors import RedisAway, RedisRefused
@@ -14,7 +12,7 @@ from shardline.coord.statistics import Statistics
 from shardline.core.errors import NotFound, ServingError, Unavailable
 from shardline.ops import logs
 from shardline.pb.inference import grpc_service_pb2
-from shardline.wire.statistics import add_up
+from shardline.wire.statistics import add_up, readable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -139,14 +137,7 @@ class RepositoryControl:
             snapshots = await self._departed.of(model, version)
         except (RedisAway, RedisRefused):
             return []
-        found = []
-        for replica, snapshot in snapshots.items():
-            if replica not in present:
-                try:
-                    found.append(grpc_service_pb2.ModelStatistics.FromString(snapshot))
-                except DecodeError:
-                    log.warning("statistics.unreadable", replica=replica)
-        return found
+        return list(readable(snapshot for replica, snapshot in snapshots.items() if replica not in present))
 
 
 async def _from_all(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:

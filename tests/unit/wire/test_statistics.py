@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardline.pb.inference import grpc_service_pb2 as pb
-from shardline.wire.statistics import add_up
+from shardline.wire.statistics import add_up, fold
 
 DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
@@ -41,3 +41,9 @@ def test_batches_add_up_by_size_in_order() -> None:
     total = add_up([statistics(1, 10, 1, 8, 1), statistics(1, 20, 1, 4, 8)])
     found = [(batch.batch_size, batch.compute_infer.count, batch.compute_infer.ns) for batch in total.batch_stats]
     assert found == [(1, 1, 10), (4, 1, 20), (8, 2, 30)]
+
+
+def test_folded_snapshots_are_the_sum_of_those_that_can_be_read() -> None:
+    one, two = statistics(5, 10, 4, 1), statistics(9, 20, 3, 1)
+    folded = fold([one.SerializeToString(), b"\xff\xff", two.SerializeToString()])
+    assert pb.ModelStatistics.FromString(folded) == add_up([one, two])
