@@ -51,17 +51,18 @@ def _services(defaults: Defaults, model: ModelObject, observed: Observed) -> lis
 
 
 def _pools(defaults: Defaults, model: ModelObject, observed: Observed, revision: str) -> list[Action]:
+    """Every stage's Deployments, those of stages included that only former revisions have: their pods hold room, too."""
     actions: list[Action] = []
-    stages = tuple(_state(observed, revision, stage, wanted) for stage, wanted in enumerate(model.replicas))
+    most = max([len(model.replicas), *(pool.stage + 1 for pool in observed.pools)])
+    replicas = [*model.replicas, *[0] * (most - len(model.replicas))]
+    stages = tuple(_state(observed, revision, stage, wanted) for stage, wanted in enumerate(replicas))
     for stage, step in enumerate(steps(model.mode, stages)):
-        wanted = manifests.deployment(defaults, model, stage, revision, step.new)
-        current = next((p for p in observed.pools if p.name == wanted["metadata"]["name"]), None)
-        if current is None or not holds(wanted, current.manifest):
-            actions.append(Apply(wanted))
+        if stage < len(model.replicas):
+            wanted = manifests.deployment(defaults, model, stage, revision, step.new)
+            current = next((p for p in observed.pools if p.name == wanted["metadata"]["name"]), None)
+            if current is None or not holds(wanted, current.manifest):
+                actions.append(Apply(wanted))
         actions += _former(observed, revision, stage, step)
-    beyond = [pool for pool in observed.pools if pool.stage >= len(model.replicas)]
-    if all(stage.new_ready >= stage.wanted for stage in stages):
-        actions += [action for pool in beyond for action in _retire(observed, pool, 0)]
     return actions
 
 

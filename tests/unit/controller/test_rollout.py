@@ -48,6 +48,16 @@ def test_one_step_of_one_stage(mode: RolloutMode, state: StageState, step: Stage
         pytest.param(
             [StageState(1, 1, 0, 1, 1), StageState(1, 0, 1, 0, 0)], [0, 0], id="nothing else makes room: a gap"
         ),
+        pytest.param(
+            [StageState(3, 2, 1, 0, 0), StageState(0, 0, 0, 2, 2)],
+            [0, 0],
+            id="a stage that is not wanted any more holds the room",
+        ),
+        pytest.param(
+            [StageState(3, 0, 3, 3, 3), StageState(0, 0, 0, 1, 1)],
+            [2, 1],
+            id="but its last pod serves as long as the old ones of others do",
+        ),
         pytest.param([StageState(3, 0, 3, 2, 2)], [1], id="more are wanted than there were: one goes"),
         pytest.param(
             [StageState(3, 0, 2, 1, 1, new_loading=1)], [1], id="the next one not before its successor is ready"
@@ -57,6 +67,13 @@ def test_one_step_of_one_stage(mode: RolloutMode, state: StageState, step: Stage
 )
 def test_where_there_is_no_room_old_pods_go_one_by_one(states: list[StageState], old: list[int]) -> None:
     assert [step.old for step in steps(AUTO, tuple(states))] == old
+
+
+def test_a_stage_that_is_not_wanted_any_more_stays_until_the_new_revision_is_whole() -> None:
+    beyond = StageState(0, 0, 0, 2, 2)
+    assert [step.old for step in steps(AUTO, (StageState(2, 1, 0, 1, 1), beyond))] == [1, 2]
+    assert [step.old for step in steps(AUTO, (StageState(2, 2, 0, 1, 1), beyond))] == [0, 0]
+    assert [step.old for step in steps(RECREATE, (StageState(3, 0, 0, 3, 3), beyond))] == [2, 2]
 
 
 def test_no_old_pod_goes_before_every_stage_is_whole() -> None:
