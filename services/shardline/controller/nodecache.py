@@ -71,7 +71,9 @@ class NodeCache:
 
     def _make(self, entry: Path, make: Callable[[Path], None]) -> None:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=self._folder) as partial:
+        for left in self._folder.glob(f".{entry.name}.partial-*"):  # by a process that was killed: nobody else makes this entry now
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=f".{entry.name}.partial-", dir=self._folder) as partial:
             new = Path(partial) / "entry"
             new.mkdir()
             make(new)

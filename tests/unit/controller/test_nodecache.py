@@ -57,6 +57,13 @@ def test_what_could_not_be_made_is_not_there(tmp_path: Path) -> None:
     assert entries(tmp_path) == set()
 
 
+def test_what_a_killed_process_had_half_made_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.partial-1").mkdir()
+    (tmp_path / ".b.partial-1").mkdir()
+    NodeCache(tmp_path).hold("a", fill, fine)
+    assert entries(tmp_path) == {"a", ".b.partial-1"}, "another's may still be in the making"
+
+
 def test_a_damaged_entry_is_made_anew(tmp_path: Path) -> None:
     def is_whole(entry: Path) -> None:
         if (entry / "data").stat().st_size != 100:
