@@ -103,31 +103,38 @@ class Release:
         """The namespace and the claim that holds the model repository, as a cluster's owner makes them."""
         made = {MADE_HERE: "true"}
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+        space = {"name": self.namespace, "labels": restricted | made}
+        items = [{"apiVersion": "v1", "kind": "Namespace", "metadata": space}, *self.claim(CLAIM, self.models)]
+        return {"apiVersion": "v1", "kind": "List", "items": items}
+
+    def claim(self, name: str, folder: Path, mode: str = "ReadOnlyMany") -> list[Json]:
+        """A claim in the namespace and the volume of this machine that it is bound to."""
         size = {"storage": "1Gi"}
-        common: Json = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+        volume_name = f"{name}-{self.namespace}"
+        common: Json = {"accessModes": [mode], "storageClassName": ""}
         volume = {
             **common,
             "capacity": size,
             "persistentVolumeReclaimPolicy": "Retain",
-            "hostPath": {"path": str(self.models)},
-            "claimRef": {"namespace": self.namespace, "name": CLAIM},
+            "hostPath": {"path": str(folder)},
+            "claimRef": {"namespace": self.namespace, "name": name},
         }
-        claim = {**common, "resources": {"requests": size}, "volumeName": f"{CLAIM}-{self.namespace}"}
-        items = [
-            ("Namespace", {"name": self.namespace, "labels": restricted | made}, None),
-            ("PersistentVolume", {"name": f"{CLAIM}-{self.namespace}", "labels": made}, volume),
-            ("PersistentVolumeClaim", {"name": CLAIM, "namespace": self.namespace}, claim),
+        wish = {**common, "resources": {"requests": size}, "volumeName": volume_name}
+        marked = {"name": volume_name, "labels": {MADE_HERE: "true", f"{MADE_HERE}.namespace": self.namespace}}
+        return [
+            {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": marked, "spec": volume},
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "spec": wish,
+            },
         ]
-        objects = [
-            {"apiVersion": "v1", "kind": kind, "metadata": meta} | ({"spec": spec} if spec else {})
-            for kind, meta, spec in items
-        ]
-        return {"apiVersion": "v1", "kind": "List", "items": objects}
 
     def remove(self) -> None:
-        """The namespace with all that is in it, and the volume."""
+        """The namespace with all that is in it, and its volumes."""
         cluster("kubectl", "delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
-        cluster("kubectl", "delete", "pv", f"{CLAIM}-{self.namespace}", "--ignore-not-found")
+        cluster("kubectl", "delete", "pv", "-l", f"{MADE_HERE}.namespace={self.namespace}", "--timeout=60s")
 
     def helm(self, action: str, *values: str) -> None:
         where = ("-n", self.namespace, "--wait", "--timeout", "300s")

@@ -1,4 +1,4 @@
-"""The commands of docs/kubernetes.md, typed one after the other by somebody who has a cluster, a registry and a claim."""
+"""The commands of docs/kubernetes.md, the README's among them, typed one after the other by somebody who has a cluster, a registry and a claim."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 PAGE = ROOT / "docs/kubernetes.md"
+README = ROOT / "README.md"
 FIRST_ANSWER = "shardline infer"
 
 
-def commands(page: Path) -> list[str]:
-    """The page's shell commands in order, one with a here-document as one."""
+def section(page: Path, title: str) -> str:
+    """The text of a page's section."""
+    return page.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def commands(text: str) -> list[str]:
+    """A page's shell commands in order, one with a here-document as one."""
     found: list[str] = []
     open_until = ""
-    for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             if open_until:
                 found[-1] += f"\n{line}"
@@ -66,8 +72,14 @@ def typed(command: str) -> str:
     return done.stdout
 
 
+def test_the_readmes_commands_are_among_those_of_the_page() -> None:
+    short = commands(section(README, "On Kubernetes"))
+    assert short[0].startswith("helm install")
+    assert set(short) <= set(commands(PAGE.read_text(encoding="utf-8")))
+
+
 def test_the_commands_of_the_page_work_as_they_are_written(surroundings: Release) -> None:
-    found = commands(PAGE)
+    found = commands(PAGE.read_text(encoding="utf-8"))
     assert len(found) > 10
     began = time.monotonic()
     answered: float | None = None
