@@ -148,10 +148,8 @@ class IndexResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[_grpc_service_pb2.RepositoryIndexResponse.ModelIndex, _Mapping]]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("grace_s",)
-    GRACE_S_FIELD_NUMBER: _ClassVar[int]
-    grace_s: int
-    def __init__(self, grace_s: _Optional[int] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class DrainResponse(_message.Message):
     __slots__ = ()
