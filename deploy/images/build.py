@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DOCKERFILE = HERE / "Dockerfile"
 TAG = "dev"
+PROGRAMS = {"strip": "binutils", "ldd": "libc-bin", "find": "findutils"}
 
 Description = dict[str, Any]
 
@@ -124,6 +126,10 @@ def run_all(lines: list[str]) -> None:
 
 def archive(description: Description, variant: str, out: Path) -> Path:
     """Make OUT/shardline-VARIANT.tar, layer by layer; a layer whose inputs did not change is kept."""
+    if missing := [
+        f"{program} (Debian: {package})" for program, package in PROGRAMS.items() if not shutil.which(program)
+    ]:
+        sys.exit(f"missing, to make images without Docker: {', '.join(missing)}")
     target, requirements = description["image"]["target"], ROOT / description["variants"][variant]["requirements"]
     layers = out / "layers"
     layers.mkdir(parents=True, exist_ok=True)
