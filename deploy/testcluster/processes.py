@@ -96,9 +96,11 @@ def start(layout: Layout, node: int, name: str, command: Sequence[str]) -> None:
 
 
 def stop(layout: Layout, node: int, name: str) -> None:
-    """End a daemon inside a node and wait until it is gone."""
+    """End a daemon inside a node and wait until it is gone. One that takes its time (an API server lets clients end first) is killed."""
     script = (
-        f"kill $(cat /run/{name}.pid); while kill -0 $(cat /run/{name}.pid); do sleep 0.1; done; rm /run/{name}.pid"
+        f"p=$(cat /run/{name}.pid); kill $p; n=0; "
+        "while kill -0 $p; do n=$((n + 1)); [ $n = 50 ] && kill -9 $p; sleep 0.1; done; "
+        f"rm /run/{name}.pid"
     )
     subprocess.run(inside(layout, node, "sh", "-c", script), stderr=subprocess.DEVNULL, check=False)
 

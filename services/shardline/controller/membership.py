@@ -29,13 +29,17 @@ def believed_pods(slices: Iterable[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def running_pods(pods: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """The pods that are ready whatever the slices say: a Service that was deleted takes its slices along, not its pods."""
-    return frozenset(
-        item["metadata"]["name"]
-        for item in pods
-        for condition in (item.get("status") or {}).get("conditions") or []
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    )
+    """The pods that are ready whatever the slices say, and those of which kubelet has last said so.
+
+    A Service that was deleted takes its slices along, not its pods. When nothing is heard of a node (the API server was away for a while,
+    or the node's way to it is cut) its pods are called not ready, though their containers may serve on: their leases know better.
+    """
+    return frozenset(item["metadata"]["name"] for item in pods if _runs(item))
+
+
+def _runs(pod: Mapping[str, Any]) -> bool:
+    true = {c["type"] for c in (pod.get("status") or {}).get("conditions") or [] if c["status"] == "True"}
+    return "Ready" in true or ("ContainersReady" in true and "deletionTimestamp" not in pod["metadata"])
 
 
 def gone(before: AbstractSet[str], now: AbstractSet[str], members: Mapping[str, ReplicaInfo]) -> list[ReplicaInfo]:

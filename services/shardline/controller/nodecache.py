@@ -71,7 +71,9 @@ class NodeCache:
 
     def _make(self, entry: Path, make: Callable[[Path], None]) -> None:
         began = time.monotonic()
-        for left in self._folder.glob(f".{entry.name}.partial-*"):  # by a process that was killed: nobody else makes this entry now
+        for left in self._folder.glob(
+            f".{entry.name}.partial-*"
+        ):  # by a process that was killed: nobody else makes this entry now
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}.partial-", dir=self._folder) as partial:
             new = Path(partial) / "entry"

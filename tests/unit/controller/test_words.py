@@ -134,3 +134,14 @@ def test_a_pod_that_is_ready_is_believed_also_without_its_slices() -> None:
         {"metadata": {"name": "c"}},
     ]
     assert running_pods(pods) == {"a"}
+
+
+def test_a_pod_on_a_silent_node_is_believed_in_until_it_is_given_up() -> None:
+    silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    dead = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "False"}]
+    pods = [
+        {"metadata": {"name": "silent"}, "status": {"conditions": silent}},
+        {"metadata": {"name": "given-up", "deletionTimestamp": "now"}, "status": {"conditions": silent}},
+        {"metadata": {"name": "dead"}, "status": {"conditions": dead}},
+    ]
+    assert running_pods(pods) == {"silent"}
