@@ -88,6 +88,12 @@ def test_the_commands_of_the_page_work_as_they_are_written(surroundings: Release
         output = typed(command)
         now = time.monotonic()
         print(f"{now - began:6.1f} s  {now - at:5.1f} s  {command.splitlines()[0]}")
+        if command.startswith("helm install"):  # NOTES.txt: the user's next commands are the page's
+            told = {line.strip() for line in output.splitlines()}
+            assert {
+                "helm test shardline -n shardline",
+                "shardline deploy models/digits -n shardline --replicas 2",
+            } <= told
         if command.startswith(FIRST_ANSWER):
             assert "digits version 1" in output
             answered = answered or now - began
