@@ -37,10 +37,11 @@ from shardline.ops.metrics import Metrics
 from shardline.ops.settings import ReplicaSettings, SettingsError, load
 from shardline.pb.shardline.v1 import control_pb2_grpc
 from shardline.replica.answers import LinkAnswers
+from shardline.replica.devices import DeviceOptions, choose_device, cuda_devices
 from shardline.replica.forward import Forwarder
 from shardline.replica.host import Host
 from shardline.replica.intake import Intake
-from shardline.replica.runtime import DeviceOptions, available_providers, choose_device
+from shardline.replica.runtime import available_providers, load_cuda_libraries
 from shardline.replica.scheduler import Scheduler
 from shardline.replica.servicer import ControlServicer
 from shardline.replica.stage import parse_stage
@@ -290,8 +291,11 @@ def _takes_rows(find: Find) -> float:
 
 def device_options(settings: ReplicaSettings) -> DeviceOptions:
     """The device that the settings ask for. Raises ModelRejected where it is not there."""
+    kind = choose_device(settings.device, available_providers(), cuda_devices(), settings.device_index)
+    if kind == "cuda":
+        load_cuda_libraries()
     return DeviceOptions(
-        kind=choose_device(settings.device, available_providers()),
+        kind=kind,
         index=settings.device_index,
         threads=settings.threads or available_cpus(),
         memory_limit_bytes=settings.cuda_memory_bytes,

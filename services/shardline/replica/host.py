@@ -13,9 +13,10 @@ from shardline.core.cluster import PoolKey
 from shardline.core.errors import ModelFailed, ModelRejected, NotFound, ServingError
 from shardline.core.models import BatchingMode, ModelSpec
 from shardline.ops import allocator, logs
+from shardline.replica.devices import DeviceOptions
 from shardline.replica.join import Joins
 from shardline.replica.queue import BatchQueue
-from shardline.replica.runtime import DeviceOptions, Session
+from shardline.replica.runtime import Session
 from shardline.replica.served import Served
 from shardline.replica.stage import StageRole, load_role
 from shardline.replica.warmup import warm_up

@@ -15,47 +15,14 @@ import onnxruntime as ort
 
 from shardline.core.datatypes import BF16, BY_ORT, DataType
 from shardline.core.errors import ModelFailed, ModelRejected
+from shardline.replica.devices import CUDA_PROVIDER, provider_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from shardline.core.models import ModelSpec
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceOptions:
-    """Where sessions run.
-
-    kind: cpu, cuda or simulated. index: of the CUDA device. threads: intra-op threads on the CPU.
-    memory_limit_bytes: of the CUDA arena, 0 for none. alpha_s, beta_s: time of a simulated batch, alpha + beta*b.
-    """
-
-    kind: str = "cpu"
-    index: int = 0
-    threads: int = 1
-    memory_limit_bytes: int = 0
-    alpha_s: float = 0.0
-    beta_s: float = 0.0
-
-    def __str__(self) -> str:
-        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
-
-
-def choose_device(asked: str, available: Sequence[str]) -> str:
-    """The device for `auto`, `cpu`, `cuda` or `simulated`, given ONNX Runtime's providers.
-
-    Raises ModelRejected where CUDA is asked for and this ONNX Runtime has none.
-    """
-    has_cuda = "CUDAExecutionProvider" in available
-    if asked == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if asked == "cuda" and not has_cuda:
-        raise ModelRejected(
-            "device: cuda was asked for, but this ONNX Runtime offers only "
-            f"{', '.join(available)}; install the [gpu] extra (onnxruntime-gpu) instead of [cpu]"
-        )
-    return asked
+    from shardline.replica.devices import DeviceOptions
 
 
 def available_providers() -> list[str]:
@@ -63,21 +30,9 @@ def available_providers() -> list[str]:
     return list(ort.get_available_providers())
 
 
-def provider_options(device: DeviceOptions) -> list[tuple[str, dict[str, str]]]:
-    """Execution providers with their options for `device`, most wanted first."""
-    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
-    if device.kind != "cuda":
-        return [cpu]
-    cuda = {
-        "device_id": str(device.index),
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "arena_extend_strategy": "kSameAsRequested",
-        "cudnn_conv_use_max_workspace": "1",
-        "do_copy_in_default_stream": "1",
-    }
-    if device.memory_limit_bytes:
-        cuda["gpu_mem_limit"] = str(device.memory_limit_bytes)
-    return [("CUDAExecutionProvider", cuda), cpu]
+def load_cuda_libraries() -> None:
+    """Load CUDA and cuDNN from the wheels that the [gpu] extra brings, where the system has none; once, before a session."""
+    ort.preload_dlls()
 
 
 def session_options(device: DeviceOptions) -> ort.SessionOptions:
@@ -121,7 +76,7 @@ class Session:
             )
         except Exception as error:  # ONNX Runtime raises several unrelated classes here
             raise ModelRejected(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-        if device.kind == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+        if device.kind == "cuda" and CUDA_PROVIDER not in self._session.get_providers():
             raise ModelRejected(f"device: CUDA could not be started for {path}; see the log for ONNX Runtime's reason")
         self._output_names = tuple(output.name for output in self._session.get_outputs())
         self._types: dict[str, DataType] = {

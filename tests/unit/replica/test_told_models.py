@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardline.ops.metrics import Metrics
+from shardline.replica.devices import DeviceOptions
 from shardline.replica.host import Host
-from shardline.replica.runtime import DeviceOptions
 from shardline.repository import LoadOptions
 from tests.onnx_models import matmul, save
 

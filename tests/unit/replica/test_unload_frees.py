@@ -15,9 +15,9 @@ from shardline.ops.metrics import Metrics
 from shardline.pb.shardline.v1 import replica_pb2 as pb
 from shardline.replica import host as hosts
 from shardline.replica import scheduler as schedulers
+from shardline.replica.devices import DeviceOptions
 from shardline.replica.host import Host
 from shardline.replica.intake import Intake
-from shardline.replica.runtime import DeviceOptions
 from shardline.replica.scheduler import Scheduler
 from shardline.wire.link import PROTOCOL
 from tests.onnx_models import matmul, save
