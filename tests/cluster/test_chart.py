@@ -13,7 +13,7 @@ from tests.cluster.release import CHART, VALUES, cluster
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 SNAPSHOTS = VALUES.parent.parent / "ci/snapshots"
 EXAMPLES = sorted((CHART / "ci").glob("*-values.yaml"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.release import Release, cluster, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def shardline(*arguments: str, check: bool = True) -> str:

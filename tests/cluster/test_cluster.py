@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.release import CLUSTER, cluster, node
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def marked(work: Path) -> list[str]:

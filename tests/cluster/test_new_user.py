@@ -18,7 +18,7 @@ from tests.cluster.release import CLUSTER, ROOT, Release, cluster
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 PAGE = ROOT / "docs/kubernetes.md"
 README = ROOT / "README.md"
 FIRST_ANSWER = "shardline infer"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.release import Release, cluster, infer, is_ready, node, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 DIGITS = "shardline.dev/model=digits"
 
 

@@ -13,7 +13,7 @@ from tests.cluster.release import Release, cluster, until
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 REPLICA = "shardline.dev/model=digits"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.release import Release, cluster, infer, node, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROUTER = "app.kubernetes.io/component=router"
 REDIS = "app.kubernetes.io/component=redis"
 REPLICA = "shardline.dev/model=digits"
