@@ -138,6 +138,10 @@ def test_a_version_is_pinned_and_changed_without_an_error(release: Release) -> N
         until("the reason is told", lambda: release.condition("versions", "Progressing").get("reason") == "Stalled")
         assert "version 7" in release.condition("versions", "Progressing")["message"]
         assert "versions version 2" in release.infer("versions"), "what served before goes on"
+        release.serve("versions", version=2, resources={"limits": {"memory": "900Gi"}}, drainSeconds=5)
+        told = "it is told that no node is large enough"
+        until(told, lambda: "Insufficient memory" in release.condition("versions", "Progressing").get("message", ""))
+        assert "versions version 2" in release.infer("versions"), "and no old pod makes room in vain"
     finally:
         release.kubectl("delete", "model", "versions", "--cascade=foreground", "--timeout=120s")
 

@@ -54,6 +54,11 @@ class Pod:
     trouble: Trouble | None
     known: bool = False
 
+    @property
+    def wants_room(self) -> bool:
+        """Whether it has no node, and would get one if others left theirs."""
+        return not self.gone and bool(self.unschedulable) and is_about_room(self.unschedulable)
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
@@ -157,6 +162,21 @@ def _said_at_the_end(end: Mapping[str, Any]) -> str:
     return last_words(end.get("message") or "", int(end["exitCode"]))
 
 
+def is_about_room(message: str) -> bool:
+    """Whether pods that go may help a pod for which the scheduler says this finds no node.
+
+    Not where no node would take it empty, or its volume is missing: that is said by silence about preemption, or so:
+
+    >>> is_about_room("0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 …: 2 No preemption victims found for incoming pod.")
+    True
+    >>> is_about_room("0/2 nodes are available: 2 Insufficient memory. preemption: 0/2 …: 2 Preemption is not helpful for scheduling.")
+    False
+    """
+    if "No preemption victims found" in message:
+        return True
+    return "Preemption is not helpful" not in message and ("Insufficient" in message or "Too many pods" in message)
+
+
 def trouble_of(containers: Iterable[Mapping[str, Any]], unschedulable: str) -> Trouble | None:
     """The reason in one word and a sentence, from what kubelet and the scheduler say. None: nothing is wrong."""
     if unschedulable:
@@ -180,7 +200,7 @@ def trouble_of(containers: Iterable[Mapping[str, Any]], unschedulable: str) -> T
 def last_words(log: str, exit_code: int) -> str:
     r"""What a process said before it ended, without its log's dress: the last line that tells an error.
 
-    >>> last_words('{"event": "replica.started"}\\n{"event": "replica.failed", "error": "no such model"}', 1)
+    >>> last_words('{"event": "replica.started"}\n{"event": "replica.failed", "error": "no such model"}', 1)
     'no such model'
     """
     lines = [line for line in log.splitlines() if line.strip()]

@@ -71,7 +71,7 @@ def _state(observed: Observed, revision: str, stage: int, wanted: int) -> StageS
     return StageState(
         wanted=wanted,
         new_ready=observed.serving(stage, revision),
-        new_homeless=sum(bool(pod.unschedulable) and not pod.gone for pod in observed.of(stage, revision)),
+        new_homeless=sum(pod.wants_room for pod in observed.of(stage, revision)),
         new_loading=sum(
             not (pod.gone or pod.unschedulable or (pod.ready and pod.known)) for pod in observed.of(stage, revision)
         ),

@@ -14,9 +14,11 @@ from shardline.controller.spec import RolloutMode
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """One stage now. wanted: replicas it should have, 0 of a stage that only former revisions have. new_ready, new_homeless: pods of the new revision that are ready / without a
-    node; new_loading: those that have a node and are not ready. old: replicas that the former revisions' Deployments ask for.
-    old_pods: pods of them that still exist.
+    """One stage now.
+
+    wanted: replicas it should have, 0 of a stage that only former revisions have. Pods of the new revision: new_ready, new_homeless
+    (without a node, which they would get if others left theirs), new_loading (with a node and not ready). old: replicas that
+    the former revisions' Deployments ask for. old_pods: pods of them that still exist.
     """
 
     wanted: int

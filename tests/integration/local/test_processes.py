@@ -16,7 +16,7 @@ import pytest
 
 from shardline.local import ports
 from shardline.local.child import Child, ChildSpec
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 from shardline.local.sweeping import Sweeping
 
 if TYPE_CHECKING:

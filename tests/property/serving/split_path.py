@@ -244,7 +244,7 @@ class Split:
         )
         dispatcher = self.cluster.dispatcher
         dispatcher._delay = self.loop.call_later
-        dispatcher._itineraries._identity = ROUTER
+        dispatcher._sender._itineraries._identity = ROUTER
         self.nodes = [self._node(number) for number in range(6)]
 
     def _node(self, number: int) -> Node:

@@ -142,3 +142,15 @@ def test_replicas_run_with_least_rights() -> None:
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert spec["volumes"][-1]["persistentVolumeClaim"]["readOnly"] is True
     assert spec["terminationGracePeriodSeconds"] > 60
+
+
+def test_no_old_pod_goes_for_a_new_one_that_no_node_would_take() -> None:
+    before, after = model(replicas=2), model(replicas=2, resources={"limits": {"memory": "900Gi"}})
+    revision = manifests.revision_of(DEFAULTS, after)
+    hopeless = "2 Insufficient memory. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    full = "2 Insufficient memory. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
+    for message, scaled in ((hopeless, []), ("persistentvolumeclaim not found", []), (full, ["Scale"])):
+        old = settled(before, 2)
+        pods = [*old.pods, *[pod(revision, ready=False, homeless=message) for _ in range(2)]]
+        now = observed([deployment(before, 2), deployment(after, 2)], pods, list(old.services.values()))
+        assert kinds(plan(DEFAULTS, after, now, NOW)) == scaled

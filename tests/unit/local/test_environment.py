@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shardline.local.environment import children, metrics_ports
+from shardline.local.failure import ClusterFailed
 from shardline.local.layout import Layout, StagedModel
-from shardline.local.options import ClusterFailed, ClusterOptions, load_settings
+from shardline.local.options import ClusterOptions, load_settings
 from shardline.ops.settings import ReplicaSettings, RouterSettings, load
 
 if TYPE_CHECKING:

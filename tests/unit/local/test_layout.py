@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from shardline.local.failure import ClusterFailed
 from shardline.local.layout import CutModel, Layout, StagedModel, expected_processes, lay_out
-from shardline.local.options import ClusterFailed
 
 PLAN = Path("/plans/m")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shardline.core.models import Stages
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 from shardline.local.preflight import CheckedModels, check_models, choose
 from shardline.repository import FoundModel
 from tests import onnx_models

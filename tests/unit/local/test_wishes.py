@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shardline.core.models import Stages
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 from shardline.local.wishes import Wish, parse_wishes, wanted_splits
 
 WHOLE = Stages()
