@@ -12,13 +12,25 @@ DIGITS = "shardline.dev/model=digits"
 
 def settle(release: Release) -> None:
     """Both nodes there, and replicas and routers on both, whatever the test before left."""
-    until("node 2 is Ready", lambda: "NotReady" not in cluster("kubectl", "get", "nodes"))
+    until("both nodes take pods", both_nodes_take_pods)
     until("digits is whole again", lambda: release.settled("digits"))
     for selector in ("app.kubernetes.io/component=router", DIGITS):
-        if len({item["spec"].get("nodeName") for item in release.get("pods", selector)}) < 2:
+        if len(nodes_of(release, selector)) < 2:
             release.kubectl("delete", "pods", "-l", selector)
+        until(f"{selector} is on both nodes", lambda selector=selector: len(nodes_of(release, selector)) == 2)
     until("digits is whole again", lambda: release.settled("digits"))
     release.kubectl("rollout", "status", "deployment/first-router", "--timeout=180s")
+
+
+def both_nodes_take_pods() -> bool:
+    """Whether no node has a taint: one that is back is Ready some seconds before that."""
+    taints = cluster("kubectl", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints}", check=False)
+    return not taints.strip() and cluster("kubectl", "get", "nodes", check=False).count(" Ready") == 2
+
+
+def nodes_of(release: Release, selector: str) -> set[str]:
+    """Where the ready pods of a selector are."""
+    return {pod["spec"]["nodeName"] for pod in release.get("pods", selector) if is_ready(pod)}
 
 
 def move(release: Release, selector: str, goal: int) -> None:
@@ -35,8 +47,7 @@ def move(release: Release, selector: str, goal: int) -> None:
 
 
 def on_node(release: Release, selector: str, number: int) -> bool:
-    pods = [pod for pod in release.get("pods", selector) if is_ready(pod)]
-    return bool(pods) and all(pod["spec"]["nodeName"] == node(number) for pod in pods)
+    return nodes_of(release, selector) == {node(number)}
 
 
 def served_by_node1(release: Release) -> bool:

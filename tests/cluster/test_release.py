@@ -38,6 +38,9 @@ def test_a_model_answers_and_its_object_says_so(release: Release) -> None:
 
 
 def test_replicas_are_spread_over_both_nodes(release: Release) -> None:
+    before = names(release, REPLICA)
+    release.kubectl("delete", "pods", "-l", REPLICA)
+    until("there are others", lambda: replaced(release, before))
     assert {item["spec"]["nodeName"] for item in release.get("pods", REPLICA)} == {node(1), node(2)}
 
 
