@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from tests.cluster.release import Release, cluster, infer, is_ready, node, until
@@ -15,9 +17,9 @@ def settle(release: Release) -> None:
     until("both nodes take pods", both_nodes_take_pods)
     until("digits is whole again", lambda: release.settled("digits"))
     for selector in ("app.kubernetes.io/component=router", DIGITS):
-        if len(nodes_of(release, selector)) < 2:
+        if not is_spread(release, selector):
             release.kubectl("delete", "pods", "-l", selector)
-        until(f"{selector} is on both nodes", lambda selector=selector: len(nodes_of(release, selector)) == 2)
+        until(f"{selector} is on both nodes", functools.partial(is_spread, release, selector))
     until("digits is whole again", lambda: release.settled("digits"))
     release.kubectl("rollout", "status", "deployment/first-router", "--timeout=180s")
 
@@ -31,6 +33,10 @@ def both_nodes_take_pods() -> bool:
 def nodes_of(release: Release, selector: str) -> set[str]:
     """Where the ready pods of a selector are."""
     return {pod["spec"]["nodeName"] for pod in release.get("pods", selector) if is_ready(pod)}
+
+
+def is_spread(release: Release, selector: str) -> bool:
+    return len(nodes_of(release, selector)) == 2
 
 
 def move(release: Release, selector: str, goal: int) -> None:
