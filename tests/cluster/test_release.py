@@ -164,6 +164,17 @@ def test_a_model_is_scaled_paused_and_kept_as_it_should_be(release: Release) -> 
     until("two replicas are left", lambda: len(names(release, REPLICA)) == 2 and release.settled("digits"))
 
 
+def test_a_model_that_is_deleted_under_load_finishes_what_it_accepted(release: Release) -> None:
+    release.serve("versions", drainSeconds=20)
+    until("versions is served", lambda: release.settled("versions"))
+    with release.load("versions", callers=8) as load:
+        release.kubectl("delete", "model", "versions", "--cascade=foreground", "--timeout=120s")
+    assert load.answered > 100
+    told = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")
+    assert [text for text in load.errors if not any(word in text for word in told)] == []
+    assert load.errors, "callers went on after it was gone"
+
+
 def test_a_change_completes_without_an_error_although_every_gpu_is_taken(release: Release) -> None:
     """A surge would wait for ever for what the old pods hold."""
     selector = "shardline.dev/model=gpus"
