@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from shardline.cli.failure import EXIT_USAGE, Failure
 from shardline.cli.render import duration_text, print_table
 from shardline.local.child import describe_event, parse_event
-from shardline.local.options import ClusterFailed, ClusterOptions, load_settings
+from shardline.local.failure import ClusterFailed
+from shardline.local.options import ClusterOptions, load_settings
 from shardline.local.preflight import check_models
 from shardline.local.supervisor import Supervisor
 from shardline.local.wishes import parse_wishes, wanted_splits

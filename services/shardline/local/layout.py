@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

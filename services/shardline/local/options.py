@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shardline.local.failure import ClusterFailed
 from shardline.ops import settings
 from shardline.ops.settings import ClusterSettings, SettingsError
 
@@ -21,10 +22,6 @@ _FLAGS = {
     "--start-s=": "--start-timeout=",
     "--replica-memory-bytes=": "--replica-memory=",
 }
-
-
-class ClusterFailed(Exception):
-    """The cluster cannot start or go on; the message is one line that says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 
 
 def check_free(host: str, port: int, purpose: str, flag: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardline.core.errors import ServingError
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 from shardline.repository import scan
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from shardline.coord.connection import Connection
 from shardline.coord.errors import RedisAway
 from shardline.coord.status import cluster_view
 from shardline.core.cluster import ReplicaState
-from shardline.local.options import ClusterFailed, ClusterOptions
+from shardline.local.failure import ClusterFailed
 from shardline.local.reporter import FirstAnswer
 from shardline.local.samples import sample_inputs
 from shardline.wire.client import Answer, CallFailed, InferenceClient
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from shardline.core.cluster import ReplicaInfo
     from shardline.local.layout import Layout
+    from shardline.local.options import ClusterOptions
     from shardline.local.reporter import Reporter
     from shardline.wire.client import ModelEntry
 

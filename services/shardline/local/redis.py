@@ -10,7 +10,7 @@ from shardline.coord.connection import Connection
 from shardline.coord.errors import RedisAway
 from shardline.coord.server import find_redis_server, server_argv, server_settings
 from shardline.local.child import ChildSpec
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardline.local.child import Child, ChildSpec, describe_status, parse_event
+from shardline.local.failure import ClusterFailed
 from shardline.local.layout import CutModel, Layout, expected_processes, lay_out
 from shardline.local.memory import MAPPED_OVERHEAD_BYTES, machine_bytes, mapped_limit_bytes
-from shardline.local.options import ClusterFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from shardline.local import environment, ports, redis, statefile
 from shardline.local.backoff import GiveUp, RestartPolicy
 from shardline.local.child import Child, ChildSpec, describe_status
-from shardline.local.options import ClusterFailed, ClusterOptions
+from shardline.local.failure import ClusterFailed
 from shardline.local.readiness import until_served
 from shardline.local.staging import Bench, stage_models
 from shardline.local.sweeping import Sweeping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from shardline.local.layout import Layout
+    from shardline.local.options import ClusterOptions
     from shardline.local.reporter import Reporter
 
 _PRIVATE_REDIS_S = 10.0

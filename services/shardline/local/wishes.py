@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardline.core.models import Stages
-from shardline.local.options import ClusterFailed
+from shardline.local.failure import ClusterFailed
 from shardline.partition.plan import PLAN_FILE
 from shardline.repository.parameters import TABLE
 

@@ -61,6 +61,12 @@ def join(chunks: Sequence[Chunk], bucket: int, batching: Batching) -> dict[str, 
     return feeds
 
 
+def join_unbatched(chunks: Sequence[Chunk]) -> dict[str, np.ndarray]:
+    """The arrays of a model without a batch axis: its one call's tensors as they came."""
+    (chunk,) = chunks
+    return {spec.name: array for spec, array in zip(chunk.head.inputs, chunk.arrays, strict=True)}
+
+
 def _pad(array: np.ndarray, axis: int, target: int, value: float) -> np.ndarray:
     missing = target - array.shape[axis]
     if missing <= 0:

@@ -140,9 +140,3 @@ def _halve(chunks: list[Chunk]) -> tuple[list[Chunk], list[Chunk]] | None:
     if calls < 2:
         return None
     return [chunks[0].part(0, calls // 2)], [chunks[0].part(calls // 2, calls)]
-
-
-def join_unbatched(chunks: Sequence[Chunk]) -> dict[str, np.ndarray]:
-    """The arrays of a model without a batch axis: its one call's tensors as they came."""
-    (chunk,) = chunks
-    return {spec.name: array for spec, array in zip(chunk.head.inputs, chunk.arrays, strict=True)}

@@ -9,8 +9,7 @@ from shardline.batching.latency import LatencyFit
 from shardline.batching.returning import ReturnTracker
 from shardline.core.cluster import LoadReport, PoolKey
 from shardline.ops.metrics import BatchCounters
-from shardline.replica.assemble import Prefetch, join, shape_key
-from shardline.replica.batch import join_unbatched
+from shardline.replica.assemble import Prefetch, join, join_unbatched, shape_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,12 @@ from shardline.ops import logs
 from shardline.router.admission import Admission, Bounds
 from shardline.router.calls import Leg, Part, Request
 from shardline.router.cut import cut_rows
-from shardline.router.pipeline import Itineraries, choose_route, part_rows
-from shardline.router.policy import RetryBudget, power_of_two
+from shardline.router.pipeline import part_rows
+from shardline.router.policy import RetryBudget
 from shardline.router.prepare import Preparer
 from shardline.router.replies import PartAnswer, join_parts, join_receipts, receipt_text, respond
 from shardline.router.results import ResultReader
+from shardline.router.sender import Sender
 from shardline.wire.statuses import unexpected
 
 if TYPE_CHECKING:
@@ -64,15 +64,11 @@ class Dispatcher:
         self._delay = delay
         self._admission = Admission(bounds, table)
         self._accounts = accounts
-        self._schedule = schedule
+        self._sender = Sender(schedule, identity)
         self._preparer = Preparer(table)
-        self._itineraries = Itineraries(identity)
         self._budget = RetryBudget(bounds.retry_ratio)
         self._reader = ResultReader()
         self._requests: dict[int, Request] = {}
-        self._dirty: dict[int, Member] = {}
-        self._flushing = False
-        self._next_id = random.getrandbits(40) << 20
         self._next_deadline = float("inf")
 
     @property
@@ -88,7 +84,7 @@ class Dispatcher:
     def forget_templates(self) -> None:
         """The table changed: what was prepared against it is void."""
         self._preparer.clear()
-        self._itineraries.clear()
+        self._sender.forget_routes()
 
     def submit(self, message: bytes, reply: Reply, timeout_s: float | None) -> Request | None:
         """Take a serialised ModelInferRequest; the reply is called once, now or later. None where it was refused now.
@@ -141,77 +137,17 @@ class Dispatcher:
                 return
 
     def _send(self, part: Part, now: float) -> None:
-        serving = part.request.prepared.serving
-        if serving.stages:
-            self._send_staged(part, now)
-            return
-        members = serving.ready
-        if part.tried:
-            members = [member for member in members if member not in part.tried] or members
-        if not members:
-            self._again(
-                part.request,
-                VersionGone(
-                    f"model '{serving.pool.model}' version {serving.pool.version} has no replica that is ready; "
-                    "retry in 1 s",
-                    retry_after_s=1.0,
-                ),
-                now,
-            )
-            return
-        if len(members) == 1:
-            member = members[0]
-        else:
-            candidates = [member.candidate(serving.pool_text, now) for member in members]
-            member = members[power_of_two(candidates, _draw)]
-        self._next_id += 1
-        part.wire_id = self._next_id
-        part.attempts += 1
-        member.put(part)
-        self.touch(member)
-
-    def _send_staged(self, part: Part, now: float) -> None:
-        """Choose a replica for every stage and put the part on its way."""
-        self._release(part)
-        serving = part.request.prepared.serving
-        route = choose_route(serving, part.tried, now, _draw)
-        if route is None or not serving.ready:
-            pool = serving.pool
-            text = (
-                f"model '{pool.model}' version {pool.version} has a stage without a replica that is ready; retry in 1 s"
-            )
-            self._again(part.request, VersionGone(text, retry_after_s=1.0), now)
-            return
-        self._next_id += 1
-        part.wire_id = self._next_id
-        part.attempts += 1
-        self._itineraries.launch(part, route)
-        for member in route:
-            self.touch(member)
-
-    def _release(self, part: Part) -> None:
-        """No stage needs to go on with the part."""
-        legs, part.legs, part.gathered = part.legs, (), None
-        for leg in legs:
-            if leg.member is not None and leg.wire_id in leg.member.in_flight:
-                leg.member.cancel(leg)
-                self.touch(leg.member)
+        gone = self._sender.send(part, now)
+        if gone is not None:
+            self._again(part.request, gone, now)
 
     def touch(self, member: Member) -> None:
         """The member has something to send: flush it at the end of this turn."""
-        self._dirty[id(member)] = member
-        if not self._flushing:
-            self._flushing = True
-            self._schedule(self.flush)
+        self._sender.touch(member)
 
     def flush(self) -> None:
         """Send all that was put since the last flush, one message per replica."""
-        self._flushing = False
-        dirty, self._dirty = self._dirty, {}
-        now = time.monotonic()
-        for member in dirty.values():
-            if member.pending:
-                member.flush(now)
+        self._sender.flush()
 
     def receive(self, member: Member, message: pb.FromReplica, frames: list[Buffer]) -> None:
         """Results and refusals of one replica."""
@@ -255,12 +191,10 @@ class Dispatcher:
         if request.done:
             return
         if isinstance(part, Leg):
-            whole = self._itineraries.gather(part, answer)
+            whole = self._sender.gather(part, answer)
             if whole is None:
                 return
-            part = part.whole
-            self._arrived(part)
-            answer = whole
+            part, answer = part.whole, whole
         batched = request.prepared.serving.spec.batched
         if len(request.parts) == 1:
             body = respond(answer.head, part.rows if batched else -1, answer.tensors, request.request_id)
@@ -279,13 +213,6 @@ class Dispatcher:
         rows = request.prepared.template.rows
         receipt = join_receipts(item.receipt for item in answers)  # type: ignore[attr-defined]
         self._succeed(request, respond(answer.head, rows, tensors, request.request_id), receipt, now)
-
-    def _arrived(self, part: Part) -> None:
-        """All stages are done with the part: nothing is in flight for it any more."""
-        for leg in part.legs:
-            if leg.member is not None:
-                leg.member.take(leg.wire_id)
-        part.legs, part.gathered = (), None
 
     def _succeed(self, request: Request, body: bytes, receipt: str, now: float) -> None:
         try:
@@ -329,7 +256,7 @@ class Dispatcher:
 
     def _later(self, part: Part, error: NextStageGone) -> None:
         """A stage could not reach the next: our own links will say which replica is gone; then another way is tried."""
-        self._release(part)
+        self._sender.release(part)
         if part.attempts >= _MAX_ATTEMPTS:
             self._fail(part.request, error)
             return
@@ -350,7 +277,7 @@ class Dispatcher:
         if request.attempts > _MAX_ATTEMPTS:
             self._fail(request, error)
             return
-        self._take_back(request)
+        self._sender.take_back(request)
         try:
             request.prepared = self._preparer.rebind(request.prepared)
         except ServingError as gone:
@@ -383,20 +310,13 @@ class Dispatcher:
         """The caller went away: it is not answered, and its rows are not executed if that can be helped."""
         if not request.done:
             self._accounts.cancelled(request)
-            self._take_back(request)
+            self._sender.take_back(request)
             self._forget(request)
-
-    def _take_back(self, request: Request) -> None:
-        for part in request.parts:
-            self._release(part)
-            if part.member is not None and part.wire_id in part.member.in_flight:
-                part.member.cancel(part)
-                self.touch(part.member)
 
     def _fail(self, request: Request, error: ServingError) -> None:
         if request.done:
             return
-        self._take_back(request)
+        self._sender.take_back(request)
         self._forget(request)
         self._accounts.failed(request, error, time.monotonic())
         request.reply.fail(error)
@@ -416,10 +336,6 @@ class Dispatcher:
                 self._fail(request, _late(request, now))
             elif request.deadline < self._next_deadline:
                 self._next_deadline = request.deadline
-
-
-def _draw(count: int) -> int:
-    return int(random.random() * count)  # noqa: S311  balance, not secrecy
 
 
 def _late(request: Request, now: float) -> DeadlineExceeded:

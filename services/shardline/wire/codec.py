@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -19,7 +19,7 @@ from shardline.core.errors import InvalidRequest
 from shardline.pb.inference import grpc_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Buffer = bytes | bytearray | memoryview
 Entry = TypeVar("Entry")
@@ -29,6 +29,9 @@ _RAW_INPUT = 7
 _RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited
 _ID_TAG = b"\x1a"  # field 3, length-delimited
 _LENGTH = struct.Struct("<I")
+Gaps = tuple[tuple[int, bytes], ...]
+"""(where, bytes): what lies between the tensors of a message."""
+_NONE: Mapping[int, Any] = {}
 _COPY_BELOW = 4096
 """Bytes below which a copy is cheaper than a view."""
 
@@ -150,13 +153,14 @@ class HeadCache(Generic[Entry]):
     """
 
     capacity: int = 1024
-    _sizes: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    _entries: dict[bytes, tuple[Entry, tuple[tuple[int, bytes], ...]]] = field(default_factory=dict)
+    _layouts: dict[int, dict[int, dict[bytes, tuple[Entry, Gaps]]]] = field(default_factory=dict)
+    """By length of the message, size of its head, and head: a short list of sizes is looked through."""
+    _count: int = 0
 
     def get(self, message: bytes) -> Entry | None:
         """The entry of the message's head, None where it was not seen before."""
-        for size in self._sizes.get(len(message), ()):
-            found = self._entries.get(message[:size])
+        for size, entries in self._layouts.get(len(message), _NONE).items():
+            found = entries.get(message[:size])
             if found is not None:
                 for at, gap in found[1]:
                     if not message.startswith(gap, at):
@@ -169,21 +173,19 @@ class HeadCache(Generic[Entry]):
         size = split.head_size
         if not size or size > 2048 or split.spans[-1][1] != len(message):
             return
-        if len(self._entries) >= self.capacity:
+        if self._count >= self.capacity:
             self.clear()
         gaps = tuple(
             (before[1], message[before[1] : after[0]])
             for before, after in zip(split.spans, split.spans[1:], strict=False)
         )
-        sizes = self._sizes.get(len(message), ())
-        if size not in sizes:
-            self._sizes[len(message)] = (*sizes, size)
-        self._entries[message[:size]] = (entry, gaps)
+        self._layouts.setdefault(len(message), {}).setdefault(size, {})[message[:size]] = (entry, gaps)
+        self._count += 1
 
     def clear(self) -> None:
         """Forget everything: the models changed."""
-        self._sizes.clear()
-        self._entries.clear()
+        self._layouts.clear()
+        self._count = 0
 
 
 def response_head(

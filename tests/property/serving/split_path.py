@@ -234,7 +234,7 @@ class Split:
         self.between: list[Between] = []
         self.by_address: dict[str, Node] = {}
         self.cluster = Cluster(patch, LIMITS)
-        for module in ("router.dispatch", "router.members", *(f"replica.{name}" for name in _TIMED)):
+        for module in ("router.dispatch", "router.members", "router.sender", *(f"replica.{name}" for name in _TIMED)):
             patch.setattr(f"shardline.{module}.time", self.loop)
         patch.setattr("asyncio.get_running_loop", lambda: self.loop)
         patch.setattr(scheduler_module, "_Executor", VirtualExecutor)

@@ -60,6 +60,16 @@ def test_a_head_that_is_found_has_the_layout_of_the_message(messages: list[pb.Mo
         assert again is None or again == (split.head, split.spans)
 
 
+def test_heads_that_are_alike_are_told_apart_by_how_many_tensors_follow() -> None:
+    cache: HeadCache[int] = HeadCache()
+    three, one = (
+        pb.ModelInferRequest(model_name="m", raw_input_contents=[b""] * count).SerializeToString() for count in (3, 1)
+    )
+    for count, message in ((3, three), (1, one)):
+        cache.put(message, split_request(message), count)
+    assert (cache.get(three), cache.get(one)) == (3, 1)
+
+
 @given(request=requests(), at=st.integers(0, 400), data=st.binary(max_size=8))
 def test_a_damaged_message_is_split_as_protobuf_reads_it_or_refused(
     request: pb.ModelInferRequest, at: int, data: bytes

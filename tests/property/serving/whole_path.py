@@ -87,7 +87,7 @@ class Path:
         self.loop = replica_doubles.VirtualLoop()
         self.cluster = Cluster(patch, LIMITS)
         patch.setattr(self.cluster, "clock", self.loop)
-        for module in ("shardline.router.dispatch", "shardline.router.members"):
+        for module in ("shardline.router.dispatch", "shardline.router.members", "shardline.router.sender"):
             patch.setattr(f"{module}.time", self.loop)
         for module in ("scheduler", "batch", "answers", "intake"):
             patch.setattr(f"shardline.replica.{module}.time", self.loop)

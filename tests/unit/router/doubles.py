@@ -10,7 +10,7 @@ import numpy as np
 from shardline.core.cluster import ReplicaInfo, ReplicaState
 from shardline.pb.inference import grpc_service_pb2 as pb
 from shardline.pb.shardline.v1 import replica_pb2 as link_pb
-from shardline.router import dispatch, members
+from shardline.router import dispatch, members, sender
 from shardline.router.admission import Bounds
 from shardline.router.dispatch import Dispatcher
 from shardline.router.members import Member
@@ -246,8 +246,8 @@ class Cluster:
         self.turns: list[Callable[[], None]] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         patch.setattr(members, "LinkClient", FakeLink)
-        patch.setattr(members, "time", self.clock)
-        patch.setattr(dispatch, "time", self.clock)
+        for module in (dispatch, members, sender):
+            patch.setattr(module, "time", self.clock)
         accounts: Any = self.ledger
         self.table = Table()
         self.dispatcher = Dispatcher(self.table, bounds, accounts, self.turns.append)
