@@ -175,6 +175,14 @@ def test_a_model_that_is_deleted_under_load_finishes_what_it_accepted(release: R
     assert load.errors, "callers went on after it was gone"
 
 
+def test_a_model_that_is_deleted_while_it_starts_goes_without_the_time_to_drain(release: Release) -> None:
+    """Nothing was accepted yet, and a signal that comes before its handler must not be lost."""
+    release.serve("versions", replicas=2, drainSeconds=900)
+    selector = "shardline.dev/model=versions"
+    until("it starts", lambda: any(pod["status"]["phase"] == "Running" for pod in release.get("pods", selector)))
+    release.kubectl("delete", "model", "versions", "--cascade=foreground", "--timeout=120s")
+
+
 def test_a_change_completes_without_an_error_although_every_gpu_is_taken(release: Release) -> None:
     """A surge would wait for ever for what the old pods hold."""
     selector = "shardline.dev/model=gpus"

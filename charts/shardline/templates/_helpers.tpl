@@ -35,7 +35,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- printf "%s:%s" .Values.image.repository (default (printf "%s-cuda" (default .Chart.AppVersion .Values.image.tag)) .Values.replicas.cudaTag) -}}
 {{- end -}}
 
-{{- define "shardline.pullSecrets" -}}
+{{/* What every pod of ours has. With a process namespace of the pod's own no program of ours is process 1, which the kernel spares
+     a SIGTERM that it has no handler for yet: a pod that is deleted while it starts ends at once. */}}
+{{- define "shardline.pod" -}}
+shareProcessNamespace: true
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}

@@ -65,6 +65,8 @@ def pod_spec(defaults: Mapping[str, Any]) -> Manifest:
         # It talks to Redis, routers and other stages, never to the API server.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Ours is then not process 1, which the kernel spares a SIGTERM without a handler: who still starts ends at once.
+        "shareProcessNamespace": True,
         "securityContext": POD_SECURITY,
     }
     if secrets := defaults.get("imagePullSecrets"):
