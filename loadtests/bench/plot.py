@@ -69,13 +69,13 @@ def draw(
         for axes, title in zip(grid[0], _TITLES, strict=True):
             axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=12)
         figure.align_ylabels(grid[:, 0])
-        top = 1 - 0.62 / figure.get_figheight()
+        top = 1 - 0.75 / figure.get_figheight()
         handles = [Line2D([], [], color=_colour(s), marker="o", lw=2, label=labels[s]) for s in systems]
         handles.append(Line2D([], [], color=INK, ls=(0, (4, 3)), lw=1.2, label="ONNX Runtime in process, best batch"))
         figure.legend(
-            handles=handles, loc="upper right", ncols=len(handles), frameon=False, bbox_to_anchor=(0.995, 1.0)
+            handles=handles, loc="upper left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.003, 1.0)
         )
-        figure.text(0.008, 1 - 0.2 / figure.get_figheight(), subtitle, color=QUIET, va="center", fontsize=9)
+        figure.text(0.008, 1 - 0.5 / figure.get_figheight(), subtitle, color=QUIET, va="center", fontsize=9)
         figure.tight_layout(rect=(0, 0, 1, top), w_pad=2.0, h_pad=1.6)
         figure.savefig(path, dpi=130)
         plt.close(figure)

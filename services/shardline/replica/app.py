@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-_REPORT_IDLE_S = 0.05
+_REPORT_IDLE_S = 0.2
 _LEAVE_S = 0.3
 """After the queue is empty: time for answers on their way and for routers to hear of the drain."""
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 _SWEEP_S = 0.02
+_SWEEP_IDLE_S = 0.1
 _STREAM_IDLE_S = 1.0
 _SERVICE = "inference.GRPCInferenceService"
 _PROCESS = "shardline.router"
@@ -167,7 +168,7 @@ class Router:
     async def _sweep(self) -> None:
         while True:
             self._dispatcher.sweep(time.monotonic())
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(_SWEEP_S if self._dispatcher.requests_in_flight else _SWEEP_IDLE_S)
 
     async def _tell_health(self) -> None:
         """grpc.health.v1 by model: SERVING while a replica is ready for it; "" and the service while any model is."""

@@ -323,6 +323,8 @@ class Dispatcher:
 
     def _forget(self, request: Request) -> None:
         request.done = True
+        # Each part knows its request: else both, and the tensors, would wait for the cyclic collector.
+        request.parts = []
         self._requests.pop(id(request), None)
         self._admission.release(request.model, request.prepared.template.rows, request.size_bytes)
 
