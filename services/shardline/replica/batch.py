@@ -105,7 +105,8 @@ class Batch:
         """
         halves = None if self.terminated else _halve(chunks)
         if halves is None:
-            self.outcomes.append(Outcome(chunks, (), error))
+            # Made anew: the raised one knows the frames that it came through, they this batch, and the batch its tensors.
+            self.outcomes.append(Outcome(chunks, (), ModelFailed(error.message)))
             return
         for half in halves:
             rows = sum(chunk.total for chunk in half)
