@@ -72,9 +72,7 @@ def draw(
         top = 1 - 0.75 / figure.get_figheight()
         handles = [Line2D([], [], color=_colour(s), marker="o", lw=2, label=labels[s]) for s in systems]
         handles.append(Line2D([], [], color=INK, ls=(0, (4, 3)), lw=1.2, label="ONNX Runtime in process, best batch"))
-        figure.legend(
-            handles=handles, loc="upper left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.003, 1.0)
-        )
+        figure.legend(handles=handles, loc="upper left", ncols=len(handles), frameon=False, bbox_to_anchor=(0.003, 1.0))
         figure.text(0.008, 1 - 0.5 / figure.get_figheight(), subtitle, color=QUIET, va="center", fontsize=9)
         figure.tight_layout(rect=(0, 0, 1, top), w_pad=2.0, h_pad=1.6)
         figure.savefig(path, dpi=130)
