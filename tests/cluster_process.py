@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,18 +21,14 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 START_S = 90.0
 STOP_S = 20.0
 WAIT_S = 20.0
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def eventually(holds: Callable[[], bool], what: str | Callable[[], str], timeout_s: float = WAIT_S) -> None:

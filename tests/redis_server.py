@@ -16,6 +16,7 @@ import pytest
 
 from shardline.coord.connection import Access
 from shardline.coord.server import find_redis_server, server_argv, server_settings
+from tests.ports import free_port
 
 START_S = 10.0
 
@@ -72,7 +73,7 @@ class RedisServer:
     def start(self) -> None:
         """Start on the port of last time, or a free one; return when it answers."""
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             if self._launch():
                 return
             self.port = 0  # somebody took it in between
@@ -195,9 +196,3 @@ def make_certificates(directory: Path) -> Certificates:
     ):
         subprocess.run([openssl, *map(str, words)], check=True, capture_output=True, timeout=30)
     return Certificates(ca, cert, key)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

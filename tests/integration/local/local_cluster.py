@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,18 +12,14 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Sequence
 
 START_S = 90.0
 STOP_S = 30.0
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
