@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
 
 import pytest
 
 from shardline.replica.batch import Batch
 from tests.unit.replica.doubles import POISON, Bench
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def no_collector() -> Iterator[None]:
-    """References alone decide."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("no_collector")
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, POISON]])

@@ -11,18 +11,12 @@ from shardline.router.calls import Part, Request
 from tests.unit.router.messages import infer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.unit.router.doubles import Cluster, Replica
 
 
-@pytest.fixture(autouse=True)
-def no_collector() -> Iterator[None]:
-    """References alone decide."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("no_collector")
 
 
 def answered(_cluster: Cluster, replica: Replica, _submitted: list[Request | None]) -> None:
