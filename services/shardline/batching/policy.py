@@ -100,6 +100,21 @@ def bucket_for(rows: int, buckets: Sequence[int]) -> int:
     return rows
 
 
+def worthwhile_rows(rows: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:
+    """How many of `rows` that wait to take now: all, padded to the next bucket, or the bucket before without padding.
+
+    Whichever gives more rows per second: padding costs beta * (bucket - rows), a batch more costs alpha.
+
+    >>> worthwhile_rows(9, 0.002, 0.005, (1, 2, 4, 8, 16)), worthwhile_rows(9, 0.050, 0.001, (1, 2, 4, 8, 16))
+    (8, 9)
+    """
+    padded = bucket_for(rows, buckets)
+    fitting = max((bucket for bucket in buckets if bucket <= rows), default=rows)
+    if padded == rows or fitting * (alpha_s + beta_s * padded) <= rows * (alpha_s + beta_s * fitting):
+        return rows
+    return fitting
+
+
 def row_ranges(rows: int, largest: int) -> list[tuple[int, int]]:
     """Cut a request of `rows` into ranges [start, end) of at most `largest` rows, as even as whole rows allow.
 
@@ -130,3 +145,28 @@ def micro_batch_rows(rows: int, stages: int, alpha_s: float, beta_s: float, buck
         return bucket_for(-(-rows // (2 * stages)), buckets[:-1] or buckets)
     fixed_s = alpha_s + _MESSAGE_S
     return min(buckets, key=lambda size: (-(-rows // size) + stages - 1) * (fixed_s + beta_s * size))
+
+
+_PIPELINE_SLACK = 1.1
+"""Rows in flight beyond one micro-batch per stage, as a share: what is between two stages keeps none of them busy."""
+
+
+def pipeline_rows(in_flight: int, stages: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:
+    """The largest batch of a stage while `in_flight` rows are anywhere in a pipeline of `stages`.
+
+    A stage that takes all rows that wait leaves nothing for the others: they run in turns, at the rate of the whole model.
+    The bucket b with the highest rate, b / (alpha + beta * b) for the share of time that N rows keep S stages busy with
+    batches of b, N / (S * b) at most 1. alpha, beta: of this stage; before they are known, about one micro-batch a stage.
+
+    >>> pipeline_rows(16, 2, 0.002, 0.005, (1, 2, 4, 8, 16))
+    4
+    """
+    if alpha_s <= 0 and beta_s <= 0:
+        return bucket_for(-(-in_flight // stages), buckets)
+    fixed_s = alpha_s + _MESSAGE_S
+
+    def rate(size: int) -> float:
+        busy = min(1.0, in_flight / (_PIPELINE_SLACK * stages * size))
+        return busy * size / (fixed_s + beta_s * size)
+
+    return max(buckets, key=rate)

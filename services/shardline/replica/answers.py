@@ -160,6 +160,7 @@ class LinkAnswers:
         group.rows.extend(rows)
         group.columns.extend(columns)
         now = time.monotonic()
+        group.in_flight = served.in_flight.rows(now)
         for chunk in chunks:
             group.priority.extend([chunk.priority] * len(chunk.calls))
             group.deadline_ms.extend(_left_ms(chunk, now))

@@ -266,7 +266,7 @@ class Replica:
                 snapshot_at = now + self._settings.heartbeat_s
                 self._snapshot(membership)
             busy = any(not served.idle for served in self._host.served)
-            await asyncio.sleep(self._settings.report_s if busy else _REPORT_IDLE_S)
+            await asyncio.sleep(membership.load.pause_s if busy else _REPORT_IDLE_S)
 
     def _snapshot(self, membership: Membership) -> None:
         for served in self._host.served:

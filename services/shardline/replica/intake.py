@@ -84,9 +84,11 @@ class Intake:
                     f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing"
                 )
             end = at + count
+            served = self._serving(head)
+            if group.in_flight:
+                served.in_flight.told(peer, group.in_flight, now)
             if head.itinerary is not None:
                 peer = head.itinerary.reply_to
-            served = self._serving(head)
             chunks = _chunks(head, peer, group, frames[at:end], now, served.spec.batching)
             if alone and len(chunks) == 1 and served.joins is None and self._scheduler.express(served, chunks[0]):
                 return end

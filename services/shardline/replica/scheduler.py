@@ -88,6 +88,7 @@ class Scheduler:
         batch = Batch(served, [chunk], chunk.total, bucket, names, chunk.arrived)
         served.running_rows += chunk.total
         batch.execute()
+        self._left(batch)
         self._finish(batch)
         self._answers.flush()
         return True
@@ -121,9 +122,9 @@ class Scheduler:
                 del self._waiting[id(served)]
                 continue
             returning = served.returns.returning(served.queue.rows, served.fit.alpha_s) if served.waits else None
-            decision = decide(served.queue.view(key), now, served.limits, returning)
+            decision = decide(served.queue.view(key), now, served.limits_at(now), returning)
             if isinstance(decision, Take):
-                self._start(served, key, decision.rows, now)
+                self._start(served, key, served.worthwhile(decision.rows), now)
                 return True
             wake = min(wake, decision.at)
         self._wake_at(wake)
@@ -167,6 +168,7 @@ class Scheduler:
         served.busy_until = now + predicted
         if 0 < predicted < INLINE_BELOW_S and len(self._idle) == len(self._executors):
             batch.execute()
+            self._left(batch)
             self._finish(batch)
         else:
             batch.run = Run()
@@ -176,15 +178,23 @@ class Scheduler:
     def _ended(self, executor: _Executor, batch: Batch) -> None:
         self._idle.append(executor)
         del self._batches[id(batch)]
+        self._left(batch)
+        if self._waiting:
+            self._dispatch_one()  # the executor runs it while this thread hands out what the last batch gave
         self._finish(batch)
         self.pump()
 
-    def _finish(self, batch: Batch) -> None:
+    def _left(self, batch: Batch) -> None:
+        """The batch is not on the device any more."""
         served = batch.served
         served.running_rows -= batch.rows
-        started = time.monotonic()
         if served.waits:
-            served.returns.answered(batch.rows, started)
+            served.returns.answered(batch.rows, time.monotonic())
+
+    def _finish(self, batch: Batch) -> None:
+        """Hand out what became of the batch."""
+        served = batch.served
+        started = time.monotonic()
         if batch.terminated:
             served.counters.observe_dropped(Cancelled.reason, batch.rows)
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from shardline.batching.in_flight import InFlight
 from shardline.batching.latency import LatencyFit
+from shardline.batching.policy import pipeline_rows, worthwhile_rows
 from shardline.batching.returning import ReturnTracker
 from shardline.core.cluster import LoadReport, PoolKey
 from shardline.ops.metrics import BatchCounters
@@ -54,6 +56,7 @@ class Served:
     fit: LatencyFit = field(default_factory=LatencyFit)
     counters: BatchCounters = field(default_factory=BatchCounters)
     returns: ReturnTracker = field(default_factory=ReturnTracker)
+    in_flight: InFlight = field(default_factory=InFlight)
     running_rows: int = 0
     busy_until: float = 0.0
     draining: bool = False
@@ -63,8 +66,27 @@ class Served:
 
     @property
     def waits(self) -> bool:
-        """Whether a batch may be worth waiting for: its fixed cost is more than that of waking up, or a delay is set."""
-        return self.limits.delay_s > 0 or (self.shares_batches and self.fit.alpha_s > _WAIT_FROM_ALPHA_S)
+        """Whether a batch may be worth waiting for: its fixed cost is more than that of waking up, or a delay is set.
+
+        Never for the callers of a stage: they come back after all other stages, and those would stand still meanwhile.
+        """
+        if self.limits.delay_s > 0:
+            return True
+        return self.stage is None and self.shares_batches and self.fit.alpha_s > _WAIT_FROM_ALPHA_S
+
+    def worthwhile(self, rows: int) -> int:
+        """How many of `rows` that may run together to run together."""
+        return worthwhile_rows(rows, self.fit.alpha_s, self.fit.beta_s, self.buckets) if self.shares_batches else rows
+
+    def limits_at(self, now: float) -> Limits:
+        """What the policy may take: of a stage, not so much that the other stages have nothing to do meanwhile."""
+        if self.stage is None or not self.shares_batches:
+            return self.limits
+        in_flight = self.in_flight.rows(now)
+        if not in_flight:
+            return self.limits
+        rows = pipeline_rows(in_flight, len(self.stage.graph), self.fit.alpha_s, self.fit.beta_s, self.buckets)
+        return replace(self.limits, max_rows=min(rows, self.limits.max_rows))
 
     @property
     def shares_batches(self) -> bool:

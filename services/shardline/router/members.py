@@ -141,7 +141,7 @@ class Member:
             if self._bursts >= _BURSTS and self._is_fast(parts[0]):
                 self._groups[head] = parts
                 continue
-            _add_group(message, frames, head, parts, now)
+            _add_group(message, frames, head, parts, now, self.own_rows)
             if not parts[0].request.prepared.serving.stages:
                 burst = Burst(len(parts))
                 for part in parts:
@@ -209,8 +209,13 @@ class Member:
         self._lose(list(self.in_flight.values()))
 
 
-def _add_group(message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: list[Part], now: float) -> None:
-    """Parts that share a head as one group: small rows as one column per input, large ones as frames of their own."""
+def _add_group(
+    message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: list[Part], now: float, in_flight: int
+) -> None:
+    """Parts that share a head as one group: small rows as one column per input, large ones as frames of their own.
+
+    in_flight: rows that wait for an answer of this member or, where it runs a stage, of the last stage after it.
+    """
     prepared = parts[0].request.prepared
     group = message.groups.add(
         head=head,
@@ -218,6 +223,8 @@ def _add_group(message: pb.ToReplica, frames: list[Buffer], head: bytes, parts: 
         rows=[part.rows for part in parts],
         deadline_ms=[max(1, int((part.request.deadline - now) * 1e3)) for part in parts],
     )
+    if prepared.serving.stages:
+        group.in_flight = in_flight
     if any(part.request.prepared.template.priority for part in parts):
         default = prepared.serving.spec.batching.default_priority
         group.priority.extend(part.request.prepared.template.priority or default for part in parts)

@@ -61,6 +61,22 @@ async def test_a_report_that_changed_in_its_sequence_alone_is_not_sent(connectio
         await eventually(lambda: publisher.sent == 2)
 
 
+async def test_reports_are_frequent_only_while_several_routers_listen(connection: Connection) -> None:
+    publisher = LoadPublisher(connection, "r1", interval_s=0.002)
+    first, second = (Spectator(connection, on_loads=lambda *_: None) for _ in range(2))
+    rows = iter(range(1, 10_000))
+
+    def pause_s() -> float:
+        publisher.report({DIGITS: LoadReport(next(rows))})
+        return publisher.pause_s
+
+    async with running(publisher.run(), first.watch.run()):
+        await eventually(lambda: pause_s() > 0.05)
+        async with running(second.watch.run()):
+            await eventually(lambda: pause_s() == 0.002)
+        await eventually(lambda: pause_s() > 0.05)
+
+
 # ---------------------------------------------------------------- desired states
 
 
