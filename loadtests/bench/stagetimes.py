@@ -7,10 +7,11 @@ timed at once, each on its core.
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from loadtests.plain_server import load
 from loadtests.tensors import sample_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,26 +38,64 @@ def measure(
     A stage alone is timed by the processor time of its one thread, so that nothing else on the machine counts; several at once by
     the clock, since what they take from each other does count.
     """
+    clock = "processor" if len(stages) == 1 else "wall"
+    with _children(plan, model, stages, rows, clock, seconds) as children:
+        for child in children.values():
+            _ask(child, "all")
+        return {
+            stage: {int(size): float(ms) for size, ms in json.loads(_answer(child)).items()}
+            for stage, child in children.items()
+        }
+
+
+def measure_in_turn(plan: Path, model: Path, stages: Sequence[int], seconds: float) -> dict[int, float]:
+    """Median milliseconds of one row by stage, one stage after the other as a single caller's requests pass them, by the clock.
+
+    Slower than a stage that runs all the time: meanwhile its processor slept, or ran another stage that took its cache.
+    """
+    with _children(plan, model, stages, [1], "wall", seconds) as children:
+        times: dict[int, list[float]] = {stage: [] for stage in stages}
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until or len(times[stages[-1]]) < 3:
+            for stage, child in children.items():
+                _ask(child, "one")
+                times[stage].append(float(_answer(child)))
+    return {stage: median(of_stage) for stage, of_stage in times.items()}
+
+
+@contextmanager
+def _children(
+    plan: Path, model: Path, stages: Sequence[int], rows: Sequence[int], clock: str, seconds: float
+) -> Iterator[dict[int, subprocess.Popen[str]]]:
+    """A process for each stage, loaded and warm; ended with the block."""
     with ExitStack() as stack:
         children = {}
         for stage in stages:
             command = [sys.executable, "-m", "loadtests.bench.stagetimes", str(plan), str(model), str(stage)]
-            command += ["processor" if len(stages) == 1 else "wall", f"{seconds:g}", *map(str, rows)]
-            children[stage] = stack.enter_context(
+            command += [clock, f"{seconds:g}", *map(str, rows)]
+            child = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
+            children[stage] = child
+            stack.callback(child.terminate)
         for child in children.values():
-            assert child.stdout is not None
-            child.stdout.readline()  # it has loaded and made its inputs
-        found = {}
-        for child in children.values():
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        for stage, child in children.items():
-            output, _ = child.communicate(timeout=_TIMEOUT_S + 10 * seconds * len(rows))
-            found[stage] = {int(size): float(ms) for size, ms in json.loads(output).items()}
-    return found
+            _answer(child)  # it has loaded and made its inputs
+        yield children
+
+
+def _ask(child: subprocess.Popen[str], what: str) -> None:
+    assert child.stdin is not None
+    child.stdin.write(what + "\n")
+    child.stdin.flush()
+
+
+def _answer(child: subprocess.Popen[str]) -> str:
+    """The child's next line. Raises RuntimeError where it ended, or says nothing for _TIMEOUT_S."""
+    assert child.stdout is not None
+    line = child.stdout.readline() if select.select([child.stdout], [], [], _TIMEOUT_S)[0] else ""
+    if not line:
+        raise RuntimeError("a process that times a stage ended, or hangs; its last words are above")
+    return line
 
 
 def _inputs(plan: Path, model: Path, stage: int, rows: Sequence[int]) -> tuple[Any, dict[int, Values]]:
@@ -88,13 +127,20 @@ def _median_ms(session: Any, feeds: Values, seconds: float, clock: Callable[[], 
 
 
 def main() -> None:
-    """Entry of the child process."""
+    """Entry of the child process: says `ready`, then answers `all` with medians by rows, and `one` with one run of one row."""
     plan, model, stage, clock, seconds, *rows = sys.argv[1:]
     read = time.thread_time if clock == "processor" else time.perf_counter
     session, feeds = _inputs(Path(plan), Path(model), int(stage), [int(count) for count in rows])
+    session.run(None, next(iter(feeds.values())))
     print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps({count: _median_ms(session, known, float(seconds), read) for count, known in feeds.items()}))
+    for line in sys.stdin:
+        if line.strip() == "one":
+            at = read()
+            session.run(None, feeds[1])
+            print(1e3 * (read() - at), flush=True)
+        else:
+            found = {count: _median_ms(session, known, float(seconds), read) for count, known in feeds.items()}
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ALONE_S = 0.1
+_ALONE_S = 0.25
 """Least time between two messages while at most one router hears them: it knows its own rows better, and sooner."""
 
 
