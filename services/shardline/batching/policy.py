@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_MESSAGE_S = 0.0005
+"""What a batch costs besides its run: messages, queues, receipts (measured; docs/performance.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueView:
     """One shape key's queue. rows waiting; arrival of the oldest row and earliest deadline, on one clock, in seconds."""
@@ -103,14 +107,15 @@ def bucket_for(rows: int, buckets: Sequence[int]) -> int:
 def worthwhile_rows(rows: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:
     """How many of `rows` that wait to take now: all, padded to the next bucket, or the bucket before without padding.
 
-    Whichever gives more rows per second: padding costs beta * (bucket - rows), a batch more costs alpha.
+    Whichever gives more rows per second: padding costs beta * (bucket - rows), a batch more costs alpha and its messages.
 
-    >>> worthwhile_rows(9, 0.002, 0.005, (1, 2, 4, 8, 16)), worthwhile_rows(9, 0.050, 0.001, (1, 2, 4, 8, 16))
+    >>> worthwhile_rows(9, 0.002, 0.005, (1, 2, 4, 8, 16)), worthwhile_rows(9, 0.100, 0.001, (1, 2, 4, 8, 16))
     (8, 9)
     """
+    fixed_s = alpha_s + _MESSAGE_S
     padded = bucket_for(rows, buckets)
     fitting = max((bucket for bucket in buckets if bucket <= rows), default=rows)
-    if padded == rows or fitting * (alpha_s + beta_s * padded) <= rows * (alpha_s + beta_s * fitting):
+    if padded == rows or fitting * (fixed_s + beta_s * padded) <= rows * (fixed_s + beta_s * fitting):
         return rows
     return fitting
 
@@ -129,10 +134,6 @@ def row_ranges(rows: int, largest: int) -> list[tuple[int, int]]:
         ranges.append((start, end))
         start = end
     return ranges
-
-
-_MESSAGE_S = 0.0005
-"""What a micro-batch costs each stage besides its batch: messages, queues, receipts (measured; docs/performance.md)."""
 
 
 def micro_batch_rows(rows: int, stages: int, alpha_s: float, beta_s: float, buckets: Sequence[int]) -> int:

@@ -83,9 +83,12 @@ class Served:
         if self.stage is None or not self.shares_batches:
             return self.limits
         in_flight = self.in_flight.rows(now)
-        if not in_flight:
+        if self.stage.micro_batch_rows:
+            rows = self.stage.micro_batch_rows
+        elif in_flight:
+            rows = pipeline_rows(in_flight, len(self.stage.graph), self.fit.alpha_s, self.fit.beta_s, self.buckets)
+        else:
             return self.limits
-        rows = pipeline_rows(in_flight, len(self.stage.graph), self.fit.alpha_s, self.fit.beta_s, self.buckets)
         return replace(self.limits, max_rows=min(rows, self.limits.max_rows))
 
     @property

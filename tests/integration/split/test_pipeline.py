@@ -119,6 +119,19 @@ def test_a_large_request_is_cut_into_micro_batches_and_each_stage_works_on_anoth
     assert {stage: len(entries) for stage, entries in by_stage.items()} == {0: 8, 1: 8, 2: 8}
 
 
+def test_a_stage_leaves_half_of_the_callers_rows_to_the_other(redis_url: str, tmp_path: Path) -> None:
+    row = {"device": "simulated", "simulated_alpha_s": "0.002", "simulated_beta_s": "0.02"}
+    feeds, callers = CASES["half"].feeds(1), 8
+    with (
+        pipeline(redis_url, tmp_path, "half", (1, 1), "max_batch_size: 16", {0: row, 1: row}) as cluster,
+        ThreadPoolExecutor(callers) as pool,
+    ):
+        answers = list(pool.map(lambda _: ask(cluster.url, "half", feeds), range(20 * callers)))
+    sizes = [int(entry["batch_rows"]) for answer in answers[5 * callers :] for entry in answer.receipt]
+    assert max(sizes) <= callers // 2, "a stage that takes all rows leaves the other without work"
+    assert max(sizes) > 1
+
+
 def test_all_replicas_of_a_stage_take_their_share(redis_url: str, tmp_path: Path) -> None:
     with pipeline(redis_url, tmp_path, "half", (2, 1), "max_batch_size: 4", {}) as cluster:
         seen: dict[str, set[str]] = {"0": set(), "1": set()}

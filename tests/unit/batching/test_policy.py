@@ -13,7 +13,9 @@ from shardline.batching.policy import (
     bucket_for,
     decide,
     micro_batch_rows,
+    pipeline_rows,
     row_ranges,
+    worthwhile_rows,
 )
 
 NEVER = float("inf")
@@ -148,3 +150,49 @@ def test_a_micro_batch_is_the_bucket_with_the_least_time(rows: int, stages: int)
         return (-(-rows // size) + stages - 1) * (0.003 + 0.0005 * size)
 
     assert seconds(micro_batch_rows(rows, stages, 0.003, 0.0005, BUCKETS)) == min(map(seconds, BUCKETS))
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "stages", "alpha_s", "beta_s", "expected"),
+    [
+        (32, 2, 0.0, 0.0, 16),  # nothing known: one micro-batch a stage
+        (1, 2, 0.002, 0.005, 1),
+        (4, 2, 0.002, 0.005, 2),  # all four would leave the other stage without work
+        (16, 2, 0.002, 0.005, 4),
+        (32, 2, 0.002, 0.005, 8),
+        (1000, 2, 0.002, 0.005, 32),  # enough for all: the bucket that is best for itself
+        (32, 2, 0.010, 0.0001, 16),  # rows cost next to nothing: as many as leave one batch to the other stage
+        (32, 1, 0.010, 0.0001, 32),  # no other stage
+    ],
+)
+def test_a_stage_takes_what_leaves_the_others_something_to_do(
+    in_flight: int, stages: int, alpha_s: float, beta_s: float, expected: int
+) -> None:
+    assert pipeline_rows(in_flight, stages, alpha_s, beta_s, BUCKETS) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "alpha_s", "beta_s", "taken"),
+    [
+        (8, 0.001, 0.005, 8),
+        (9, 0.001, 0.005, 8),  # seven rows of padding cost more than a batch more
+        (9, 0.100, 0.001, 9),  # not where the fixed cost is high
+        (15, 0.010, 0.005, 15),
+        (3, 0.0, 0.005, 2),
+        (9, 0.0, 0.0, 9),  # nothing known
+        (9, 0.0, 0.000002, 9),  # nor where rows cost less than the messages of a batch more
+    ],
+)
+def test_padding_is_weighed_against_a_batch_more(rows: int, alpha_s: float, beta_s: float, taken: int) -> None:
+    assert worthwhile_rows(rows, alpha_s, beta_s, BUCKETS) == taken
+
+
+@pytest.mark.parametrize("alpha_s", [0.0, 0.0005, 0.01])
+@pytest.mark.parametrize("rows", range(1, 33))
+def test_what_is_taken_gives_at_least_the_rate_of_all(rows: int, alpha_s: float) -> None:
+    def rate(taken: int) -> float:
+        return taken / (alpha_s + 0.0005 + 0.002 * bucket_for(taken, BUCKETS))
+
+    taken = worthwhile_rows(rows, alpha_s, 0.002, BUCKETS)
+    assert 1 <= taken <= rows
+    assert rate(taken) >= rate(rows)

@@ -402,3 +402,31 @@ def test_everything_that_was_said_in_a_turn_is_flushed(bench: Bench) -> None:
     before = bench.answers.flushes
     bench.finish()
     assert bench.answers.flushes > before
+
+
+def test_an_executor_has_its_next_batch_before_the_last_ones_answers_are_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bench.serve()
+    bench.send(model, [1.0])
+    bench.send(model, [2.0])
+    running_while_told: list[list[int]] = []
+    tell = bench.answers.results
+
+    def results(*arguments: object) -> None:
+        running_while_told.append(sizes(bench))
+        tell(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.answers, "results", results)
+    bench.finish_all()
+    assert running_while_told == [[1], []]
+
+
+def test_rows_that_would_only_fill_a_padded_batch_wait_for_the_next(bench: Bench) -> None:
+    model = bench.serve(max_rows=8)
+    for rows in (1, 2, 4, 8):
+        model.fit.observe(rows, 0.001 + 0.005 * rows)
+    bench.send(model, [0.0])
+    bench.submit(model, *([float(number)] for number in range(5)))
+    bench.finish_all()
+    assert bench.answers.batches == [(1, 1), (4, 4), (1, 1)]

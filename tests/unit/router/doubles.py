@@ -104,6 +104,7 @@ class Replica:
         self.messages = 0
         self.calls: dict[int, Sent] = {}
         self.cancelled: list[int] = []
+        self.in_flight: list[int] = []  # as each group said it
 
     @property
     def link(self) -> FakeLink:
@@ -126,6 +127,7 @@ class Replica:
         return new
 
     def _group(self, group: link_pb.RowGroup, frames: list[bytes]) -> list[int]:
+        self.in_flight.append(group.in_flight)
         head = link_pb.RowHead.FromString(group.head)
         width = len(head.inputs)
         assert len(group.calls) == len(group.rows) == len(group.deadline_ms)

@@ -378,3 +378,21 @@ def test_each_stage_is_chosen_by_its_own_load(cluster: Cluster) -> None:
     sent = [(replica, call) for replica in replicas[:2] for call in replica.read()]
     ways = {tuple(hop.replica for hop in replica.calls[call].head.itinerary.hops) for replica, call in sent}
     assert ways == {("b", "c")}
+
+
+def test_a_stage_is_told_how_many_rows_are_on_their_way(cluster: Cluster) -> None:
+    first, end = cluster.join("a", stage(0)), cluster.join("b", stage(1))
+    cluster.send(infer(1.0), infer(2.0))
+    call = first.wanted[0]
+    assert first.in_flight == [2]
+    end.say(result("y", 7.0, call))
+    cluster.send(infer(4.0))
+    assert first.wanted
+    assert first.in_flight == [2, 2]
+
+
+def test_a_replica_of_whole_models_is_not_told_so(cluster: Cluster) -> None:
+    replica = cluster.join("a")
+    cluster.send(infer(1.0))
+    assert replica.wanted
+    assert replica.in_flight == [0]
