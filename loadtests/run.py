@@ -87,7 +87,7 @@ def show(console: Console, title: str, rows: Sequence[dict[str, str]]) -> None:
 
 def _short(text: str) -> str:
     """Locust writes N/A where it has no percentile."""
-    return text if text == "N/A" else f"{float(text):,.4g}"
+    return text if text == "N/A" else f"{float(text):,.0f}" if float(text) >= 1000 else f"{float(text):.4g}"
 
 
 def main() -> int:
