@@ -82,10 +82,9 @@ class Served:
         """What the policy may take: of a stage, not so much that the other stages have nothing to do meanwhile."""
         if self.stage is None or not self.shares_batches:
             return self.limits
-        in_flight = self.in_flight.rows(now)
         if self.stage.micro_batch_rows:
             rows = self.stage.micro_batch_rows
-        elif in_flight:
+        elif in_flight := self.in_flight.rows(now):
             rows = pipeline_rows(in_flight, len(self.stage.graph), self.fit.alpha_s, self.fit.beta_s, self.buckets)
         else:
             return self.limits
