@@ -30,19 +30,24 @@ from shardline.pb.inference.grpc_service_pb2_grpc import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 INLINE_BELOW_S = 0.002
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-def load(path: str, threads: int) -> ort.InferenceSession:
-    """A session on the CPU with `threads` threads that do not spin (the load generator needs the cores, too)."""
+def load(path: str, threads: int, *, without: Sequence[str] = ()) -> ort.InferenceSession:
+    """A session on the CPU with `threads` threads that do not spin (the load generator needs the cores, too).
+
+    without: optimisations that are left out.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
 
 
 def decode(request: pb.ModelInferRequest) -> dict[str, NDArray[np.generic]]:

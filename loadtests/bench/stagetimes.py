@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtests.plain_server import load
 from loadtests.tensors import sample_inputs
+from shardline.core.fusions import SLOWER_ON_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,7 @@ def _inputs(plan: Path, model: Path, stage: int, rows: Sequence[int]) -> tuple[A
     values = {count: dict(sample_inputs(whole, count)) for count in rows}
     del whole
     for index in range(stage + 1):
-        session = load(str(plan / f"stage-{index}" / "model.onnx"), 1)
+        session = load(str(plan / f"stage-{index}" / "model.onnx"), 1, without=SLOWER_ON_CPU)
         names = [item.name for item in session.get_inputs()]
         if index == stage:
             return session, {count: {name: known[name] for name in names} for count, known in values.items()}

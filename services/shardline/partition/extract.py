@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shardline.core.datatypes import BY_NAME
 from shardline.core.errors import ModelRejected, PlanMismatch
 from shardline.partition.graph import Graph, Value, read_graph
-from shardline.partition.parts import MODEL_FILE, Part, digest_of, files_of, part_model, write_model
+from shardline.partition.parts import MODEL_FILE, Part, digest_of, files_of, part_model, stage_part, write_model
 from shardline.partition.plan import PLAN_FILE, Plan, load_plan
-from shardline.partition.planning import find_model, silent, stage_part
+from shardline.partition.planning import find_model, silent
 from shardline.partition.shapes import infer_types
 
 if TYPE_CHECKING:

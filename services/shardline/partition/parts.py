@@ -49,6 +49,26 @@ class WrittenFile:
     sha256: str
 
 
+def stage_part(graph: Graph, nodes: Sequence[Node], *, last: bool) -> Part:
+    """The signature of a stage: what it takes from outside, and what others or the router need of it.
+
+    last: constant outputs of the model are given by the last stage.
+    """
+    inside = {node.index for node in nodes}
+    made = dict.fromkeys(name for node in nodes for name in node.writes)
+    reads = dict.fromkeys(name for node in nodes for name in node.reads if name not in made)
+    wanted = {name for node in graph.nodes if node.index not in inside for name in node.reads} | set(graph.outputs)
+    ordered = [name for name in graph.inputs if name in reads]
+    ordered += [name for name in reads if name not in graph.inputs and name not in graph.defaults]
+    outputs = [name for name in made if name in wanted]
+    if last:
+        outputs += graph.constant_outputs
+        passed = [name for name in graph.outputs if name in graph.inputs]
+        ordered += [name for name in passed if name not in ordered]
+        outputs += passed
+    return Part(tuple(nodes), tuple(ordered), tuple(outputs))
+
+
 def part_model(graph: Graph, part: Part, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """The part as a model whose large weights are still references into the whole model's files."""
     indices = sorted({node.index for node in part.nodes}.union(*(node.copies for node in part.nodes)))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardline.core.datatypes import BY_ONNX
 from shardline.core.errors import InvalidRequest, ModelRejected, NotFound
 from shardline.partition import costs as cost_model
 from shardline.partition import shapes as shape_rules
-from shardline.partition.graph import Graph, Node, read_graph
-from shardline.partition.parts import MODEL_FILE, Part, digest_of, files_of, part_model, write_model
+from shardline.partition.graph import Graph, read_graph
+from shardline.partition.parts import MODEL_FILE, Part, digest_of, files_of, stage_part
 from shardline.partition.plan import (
     ROUTER,
     Assumptions,
@@ -24,23 +22,20 @@ from shardline.partition.plan import (
     StageOutput,
     Tensor,
 )
-from shardline.partition.planner import Split, replicas_for, settle, split
-from shardline.partition.problem import Costing, Item, Mask, Problem, bits
-from shardline.partition.runtime import Model
+from shardline.partition.planner import Split, replicas_for, split
+from shardline.partition.problem import Item, Problem, bits
+from shardline.partition.refine import can_be_timed, refined
 from shardline.partition.samples import make_samples, read_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from shardline.partition.costs import Costs, Progress
     from shardline.partition.runtime import Arrays
 
 DEFAULT_OVERHEAD_BYTES = 160 * 2**20
 """What a replica holds without a model: the interpreter, ONNX Runtime, the links."""
-TIMED_STAGE_BYTES = 384 * 2**20
-"""Stages with more weights than this are not loaded to be timed, so that the planner stays below 1 GB whatever the model."""
-_CLOSE_ENOUGH = 0.05
-_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +98,8 @@ def make_plan(model_path: Path, request: PlanRequest, progress: Progress = silen
     problem = problem_of(graph, costs, request)
     wanted = request.stages or (None if request.memory_per_pod else 1)
     result = split(problem, wanted)
-    small = all(cost.weight_bytes <= TIMED_STAGE_BYTES for cost in result.costs)
-    if costs.measured and samples is not None and len(result.stages) > 1 and small:
-        problem, result = _refined(graph, problem, result, samples, request, progress)
+    if costs.measured and samples is not None and len(result.stages) > 1 and can_be_timed(result):
+        problem, result = refined(graph, problem, result, samples, request.threads, progress)
     return _document(graph, problem, result, costs, request, shapes)
 
 
@@ -148,85 +142,6 @@ def problem_of(graph: Graph, costs: Costs, request: PlanRequest) -> Problem:
         memory_bytes=request.memory_per_pod,
         overhead_bytes=request.overhead_bytes,
     )
-
-
-def _refined(
-    graph: Graph, problem: Problem, result: Split, samples: Arrays, request: PlanRequest, progress: Progress
-) -> tuple[Problem, Split]:
-    """Measure the stages, correct the nodes' times by what came out, split again: until prediction and measurement agree.
-
-    Optimisation differs with where a graph is cut, so only a stage's own time is sure. Returns the best measured split.
-    """
-    best: tuple[float, Problem, Split] | None = None
-    for attempt in range(_ROUNDS):
-        measured = _measure_stages(graph, result.stages, samples, request, progress, attempt)
-        predicted = [cost.compute_ms for cost in result.costs]
-        problem = _corrected(
-            problem, result.stages, [m / p if p else 1.0 for m, p in zip(measured, predicted, strict=True)]
-        )
-        settled = _recosted(problem, result)
-        if best is None or settled.slowest_ms < best[0]:
-            best = (settled.slowest_ms, problem, settled)
-        again = split(problem, len(result.stages))
-        error = max(abs(m - p) / m for m, p in zip(measured, predicted, strict=True) if m)
-        if again.stages == result.stages or (error <= _CLOSE_ENOUGH and again.slowest_ms > settled.slowest_ms * 0.97):
-            break
-        result = again
-    if best is None:
-        return problem, result
-    return best[1], best[2]
-
-
-def _measure_stages(
-    graph: Graph, stages: tuple[Mask, ...], samples: Arrays, request: PlanRequest, progress: Progress, attempt: int
-) -> list[float]:
-    """Milliseconds of each stage on the values that the ones before it make; one stage in memory at a time."""
-    values = dict(samples)
-    taken = []
-    for at, stage in enumerate(stages):
-        progress(at, len(stages), f"timing stage {at} (round {attempt + 1})")
-        part = stage_part(graph, [graph.nodes[bit] for bit in bits(stage)], last=at == len(stages) - 1)
-        with tempfile.TemporaryDirectory(prefix="shardline-stage-") as folder:
-            write_model(part_model(graph, part), graph.path, Path(folder))
-            model = Model(Path(folder) / MODEL_FILE, threads=request.threads)
-            values |= model.run(values)
-            taken.append(model.time_ms(values, seconds=1.0))
-    progress(len(stages), len(stages), "timed")
-    return taken
-
-
-def _corrected(problem: Problem, stages: tuple[Mask, ...], factors: list[float]) -> Problem:
-    items = list(problem.items)
-    for stage, factor in zip(stages, factors, strict=True):
-        for at in bits(stage):
-            item = items[at]
-            items[at] = Item(item.id, item.ms * factor, item.reads, item.writes, item.weights, item.copies)
-    return Problem(**{**vars(problem), "items": tuple(items)})
-
-
-def _recosted(problem: Problem, result: Split) -> Split:
-    """The same stages at other costs."""
-    return settle(Costing(problem), result.stages, result.notes)
-
-
-def stage_part(graph: Graph, nodes: list[Node], *, last: bool) -> Part:
-    """The signature of a stage: what it takes from outside, and what others or the router need of it.
-
-    last: constant outputs of the model are given by the last stage.
-    """
-    inside = {node.index for node in nodes}
-    made = dict.fromkeys(name for node in nodes for name in node.writes)
-    reads = dict.fromkeys(name for node in nodes for name in node.reads if name not in made)
-    wanted = {name for node in graph.nodes if node.index not in inside for name in node.reads} | set(graph.outputs)
-    ordered = [name for name in graph.inputs if name in reads]
-    ordered += [name for name in reads if name not in graph.inputs and name not in graph.defaults]
-    outputs = [name for name in made if name in wanted]
-    if last:
-        outputs += graph.constant_outputs
-        passed = [name for name in graph.outputs if name in graph.inputs]
-        ordered += [name for name in passed if name not in ordered]
-        outputs += passed
-    return Part(tuple(nodes), tuple(ordered), tuple(outputs))
 
 
 def _document(

@@ -33,6 +33,7 @@ class Problem:
     """Items in topological order, and what a stage may cost.
 
     value_bytes, weight_bytes: sizes at the planned batch. copy_ms: time of nodes that each stage which needs them repeats.
+    extra_ms: what exactly these sets of items take beyond their items' times as one stage, 0 or more.
     inputs: values that the router gives; results: values that it takes. bound: values that must not cross a cut.
     bytes_per_ms: bandwidth of a hop, hop_ms: its latency. memory_bytes: per pod, None where unlimited; overhead_bytes: what a
     pod needs besides weights and activations.
@@ -42,6 +43,7 @@ class Problem:
     value_bytes: Mapping[str, int] = field(default_factory=dict)
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
     copy_ms: Mapping[str, float] = field(default_factory=dict)
+    extra_ms: Mapping[Mask, float] = field(default_factory=dict)
     inputs: frozenset[str] = frozenset()
     results: frozenset[str] = frozenset()
     bound: frozenset[str] = frozenset()
@@ -138,7 +140,8 @@ class Costing:
             copies = {name for at in bits(stage) for name in self.problem.items[at].copies}
             repeated = sum(self.problem.copy_ms.get(name, 0.0) for name in copies)
             crossing = self.bytes_of(self.received(stage) & ~self.from_router)
-            known = self.compute_ms(stage) + repeated + crossing / self.problem.bytes_per_ms
+            extra = self.problem.extra_ms.get(stage, 0.0)
+            known = self.compute_ms(stage) + repeated + extra + crossing / self.problem.bytes_per_ms
             self._busy[stage] = known
         return known
 

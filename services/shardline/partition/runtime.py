@@ -9,6 +9,7 @@ import ctypes
 import json
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import onnxruntime as ort
 
 from shardline.core.datatypes import BF16, BY_ORT
 from shardline.core.errors import ModelFailed, ModelRejected
+from shardline.core.fusions import SLOWER_ON_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +26,15 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Level = Literal["served", "plain"]
-"""served: as the replica runs it, with every optimisation. plain: node by node, as the file says."""
+"""served: as the replica runs it. plain: node by node, as the file says."""
 
 _LEVELS = {
     "served": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "plain": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _SUFFIX = "_kernel_time"
+_TURN_S = 0.1
+_TURNS, _ENOUGH = 3, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ class Model:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_ON_CPU
+            )
         except Exception as error:
             raise ModelRejected(f"ONNX Runtime cannot load {path}: {error}") from error
         self.inputs = {item.name: item.type for item in self._session.get_inputs()}
@@ -86,19 +92,23 @@ class Model:
         return {name: _from_ort(value) for name, value in zip(self.outputs, results, strict=True)}
 
     def time_ms(self, feeds: Mapping[str, Array], *, seconds: float = 0.4, least: int = 5) -> float:
-        """Milliseconds of one run: of repeated ones, the slowest of the fastest tenth.
-
-        With one thread, of processor time: the run is on the calling thread, and what else the machine does does not count.
-        """
-        clock = time.thread_time if self._threads == 1 else time.perf_counter
+        """Milliseconds of one run: of repeated ones, the slowest of the fastest tenth. By the clock of `timed`."""
         self.run(feeds)
         taken: list[float] = []
         end = time.perf_counter() + seconds
         while len(taken) < least or time.perf_counter() < end:
-            start = clock()
-            self.run(feeds)
-            taken.append((clock() - start) * 1e3)
+            taken.append(self.timed(feeds))
         return sorted(taken)[len(taken) // 10]
+
+    def timed(self, feeds: Mapping[str, Array]) -> float:
+        """Milliseconds of this run.
+
+        With one thread, of processor time: the run is on the calling thread, and what else the machine does does not count.
+        """
+        clock = time.thread_time if self._threads == 1 else time.perf_counter
+        start = clock()
+        self.run(feeds)
+        return (clock() - start) * 1e3
 
     def end_profile(self) -> dict[str, list[NodeProfile]]:
         """Profiles by node name, one entry per run. The session was made with `profile_to`."""
@@ -113,6 +123,27 @@ class Model:
                 profile = NodeProfile(event["dur"] / 1e3, _shapes(event["args"].get("output_type_shape", [])))
                 found.setdefault(event["name"].removesuffix(_SUFFIX), []).append(profile)
         return found
+
+
+def time_in_turn(models: Sequence[tuple[Model, Arrays]], *, seconds: float, least: int = 5) -> list[float]:
+    """Median milliseconds of each model's run on its values: `least` runs or more, for `seconds` each unless _ENOUGH came sooner.
+
+    They take turns of _TURN_S, so that what slows the machine for a while slows all; the first run of a turn warms the caches.
+    """
+    taken: list[list[float]] = [[] for _ in models]
+    turns = 0
+    while models:
+        for (model, values), times in zip(models, taken, strict=True):
+            model.run(values)
+            end = time.perf_counter() + _TURN_S
+            times.append(model.timed(values))
+            while time.perf_counter() < end:
+                times.append(model.timed(values))
+        turns += 1
+        fewest = min(map(len, taken))
+        if fewest >= least and (turns * _TURN_S >= seconds or (turns >= _TURNS and fewest >= _ENOUGH)):
+            break
+    return [median(times) for times in taken]
 
 
 def _shapes(entries: Sequence[Mapping[str, Sequence[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:

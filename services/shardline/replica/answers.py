@@ -23,13 +23,15 @@ from shardline.wire.link import PROTOCOL
 if TYPE_CHECKING:
     from shardline.core.errors import ServingError
     from shardline.replica.batch import Batch, Outcome
-    from shardline.replica.chunk import Chunk
+    from shardline.replica.chunk import Chunk, Head
     from shardline.replica.forward import Forwarder
     from shardline.replica.served import Served
     from shardline.replica.stage import StageRole
 
 _WITHIN_HEADER_BELOW = 16384
 """Bytes of a group's outputs that travel within the header: a copy is cheaper than a frame."""
+_HEADS = 1024
+"""Encoded heads that are kept."""
 
 Send = Callable[[bytes, bytes, Sequence[Buffer]], bool]
 
@@ -51,6 +53,7 @@ class LinkAnswers:
         self._send = send
         self._outboxes: dict[bytes, _Outbox] = {}
         self._heads: dict[object, bytes] = {}
+        self._row_heads: dict[object, tuple[Head, bytes]] = {}
         self._sequence = 0
 
     def _outbox(self, peer: bytes) -> _Outbox:
@@ -137,33 +140,37 @@ class LinkAnswers:
         assert head.itinerary is not None
         assert self._forwarder is not None
         hop = next(hop for hop in head.itinerary.hops if hop.stage == stage)
-        first = 1 if served.spec.batched else 0
-        row_head = pb.RowHead(
-            model=served.spec.name, version=served.spec.version, stage=stage, itinerary=head.itinerary
-        )
-        for name, array in arrays.items():
-            row_head.inputs.add(name=name, datatype=served.output_type(name).name, dims=array.shape[first:])
         rows = [count for chunk in chunks for count in chunk.rows]
-        tensors = list(arrays.values())
-        columns: list[bytes] = []
-        frames: list[Buffer] = []
-        fixed = all(array.dtype != object for array in tensors)
-        if fixed and served.spec.batched and sum(array.nbytes for array in tensors) < _WITHIN_HEADER_BELOW:
-            columns = [array.tobytes() for array in tensors]
-        else:
-            frames = _frames_of_each(tensors, rows, batched=served.spec.batched)
+        columns, frames, joined = _tensors(list(arrays.values()), rows, batched=served.spec.batched)
         group = self._forwarder.group(
             hop.link, chunks[0].peer, [call for chunk in chunks for call in chunk.calls], frames
         )
-        group.head = row_head.SerializeToString()
+        group.head = self._row_head(served, head, stage, arrays)
         group.receipt.extend(receipts)
         group.rows.extend(rows)
         group.columns.extend(columns)
+        group.joined = joined
         now = time.monotonic()
         group.in_flight = served.in_flight.rows(now)
         for chunk in chunks:
             group.priority.extend([chunk.priority] * len(chunk.calls))
             group.deadline_ms.extend(_left_ms(chunk, now))
+
+    def _row_head(self, served: Served, head: Head, stage: int, arrays: Mapping[str, np.ndarray]) -> bytes:
+        """The head of rows that came under `head`, for the next stage."""
+        first = 1 if served.spec.batched else 0
+        key = (id(head), stage, *(array.shape[first:] for array in arrays.values()))
+        known = self._row_heads.get(key)
+        if known is not None and known[0] is head:
+            return known[1]
+        message = pb.RowHead(model=served.spec.name, version=served.spec.version, stage=stage, itinerary=head.itinerary)
+        for name, array in arrays.items():
+            message.inputs.add(name=name, datatype=served.output_type(name).name, dims=array.shape[first:])
+        if len(self._row_heads) >= _HEADS:
+            self._row_heads.clear()
+        data = message.SerializeToString()
+        self._row_heads[key] = head, data
+        return data
 
     def _head(self, served: Served, names: Sequence[str], arrays: Sequence[np.ndarray]) -> bytes:
         first = 1 if served.spec.batched else 0
@@ -176,7 +183,7 @@ class LinkAnswers:
                 datatype = served.output_type(name)
                 message.outputs.add(name=name, datatype=datatype.name, dims=array.shape[first:])
             data = message.SerializeToString()
-            if len(self._heads) > 1024:
+            if len(self._heads) >= _HEADS:
                 self._heads.clear()
             self._heads[key] = data
         return data

@@ -78,7 +78,7 @@ class Intake:
         end = len(frames)  # where the group's own end is unknown, nothing after it can be told apart
         try:
             head = self._head(group.head)
-            count = 0 if group.columns else len(head.inputs) * len(calls)
+            count = 0 if group.columns else len(head.inputs) * (1 if group.joined else len(calls))
             if at + count > len(frames) or not _is_whole(group, len(head.inputs)):
                 raise InvalidRequest(
                     f"link: {len(frames) - at} frames arrived, expected {count}, or numbers are missing"
@@ -147,10 +147,10 @@ def _chunks(
     batched = batching.max_rows > 0
     width = len(head.inputs)
     receipts = tuple(receipt.SerializeToString() for receipt in group.receipt)
-    if group.columns:
+    if group.columns or group.joined:
         total = sum(rows)
         earliest = NO_DEADLINE if deadlines is None else min(deadlines)
-        arrays = arrays_of(head, group.columns, total, batched)
+        arrays = arrays_of(head, group.columns or frames, total, batched)
         chunk = Chunk(head, peer, calls, rows, total, arrays, deadlines, earliest, now, receipts=receipts)
         if len(set(priorities)) <= 1:
             chunk.priority = priorities[0] if priorities else 0

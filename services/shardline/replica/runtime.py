@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from shardline.core.datatypes import BF16, BY_ORT, DataType
 from shardline.core.errors import ModelFailed, ModelRejected
+from shardline.core.fusions import SLOWER_ON_CPU
 from shardline.replica.devices import CUDA_PROVIDER, provider_options
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class Session:
         self.spec = spec
         try:
             self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(device), providers=provider_options(device)
+                str(path),
+                sess_options=session_options(device),
+                providers=provider_options(device),
+                disabled_optimizers=() if device.kind == "cuda" else SLOWER_ON_CPU,
             )
         except Exception as error:  # ONNX Runtime raises several unrelated classes here
             raise ModelRejected(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error

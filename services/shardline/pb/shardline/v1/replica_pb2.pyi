@@ -55,7 +55,7 @@ class RowHead(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., stage: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorHead, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., itinerary: _Optional[_Union[Itinerary, _Mapping]] = ...) -> None: ...
 
 class RowGroup(_message.Message):
-    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "columns", "receipt", "in_flight")
+    __slots__ = ("head", "calls", "rows", "deadline_ms", "priority", "columns", "receipt", "in_flight", "joined")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class RowGroup(_message.Message):
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     head: bytes
     calls: _containers.RepeatedScalarFieldContainer[int]
     rows: _containers.RepeatedScalarFieldContainer[int]
@@ -72,7 +73,8 @@ class RowGroup(_message.Message):
     columns: _containers.RepeatedScalarFieldContainer[bytes]
     receipt: _containers.RepeatedCompositeFieldContainer[StageReceipt]
     in_flight: int
-    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ..., receipt: _Optional[_Iterable[_Union[StageReceipt, _Mapping]]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    joined: bool
+    def __init__(self, head: _Optional[bytes] = ..., calls: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[int]] = ..., deadline_ms: _Optional[_Iterable[int]] = ..., priority: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[bytes]] = ..., receipt: _Optional[_Iterable[_Union[StageReceipt, _Mapping]]] = ..., in_flight: _Optional[int] = ..., joined: _Optional[bool] = ...) -> None: ...
 
 class ToReplica(_message.Message):
     __slots__ = ("protocol", "groups", "cancelled", "cancelled_by")
