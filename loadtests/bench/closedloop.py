@@ -30,11 +30,11 @@ _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 class Load:
     """What one run of a generator saw.
 
-    answered: calls with an answer, failed: all others. body_bytes: bytes of the answers as the generator counts them,
+    rate: answers per second. answered: calls with an answer, failed: all others. body_bytes: bytes of the answers as the generator counts them,
     None where it checks each status itself. cpu_s: the generator's own CPU time.
     """
 
-    seconds: float
+    rate: float
     answered: int
     failed: int
     body_bytes: int | None
@@ -76,9 +76,9 @@ def drive(endpoint: Endpoint, callers: int, seconds: float) -> Load:
     outcome = h2load.parse_summary(output)
     if outcome.requests == 0:
         raise GeneratorFailed(f"no call to {endpoint.system.label} ended within {seconds:g} s")
-    duration = h2load.effective_s(outcome.seconds, seen)
+    rate = h2load.rate(outcome.seconds, seen, callers)
     latencies = Latencies.of_seconds(seen.latency_s)
-    return Load(duration, outcome.succeeded, outcome.failed, outcome.body_bytes, cpu_s, latencies)
+    return Load(rate, outcome.succeeded, outcome.failed, outcome.body_bytes, cpu_s, latencies)
 
 
 def _run(command: list[str], seconds: float) -> tuple[str, float]:
@@ -110,7 +110,7 @@ def _drive_python(endpoint: Endpoint, callers: int, seconds: float) -> Load:
     used = after.children_user + after.children_system - before.children_user - before.children_system
     latencies = np.concatenate([np.asarray(one["latencies"]) for one in seen])
     answered, failed = int(latencies.size), sum(int(one["failed"]) for one in seen)
-    return Load(seconds, answered, failed, None, used, Latencies.of_seconds(latencies))
+    return Load(answered / seconds, answered, failed, None, used, Latencies.of_seconds(latencies))
 
 
 async def _callers(port: int, message: bytes, callers: int, seconds: float) -> dict[str, object]:

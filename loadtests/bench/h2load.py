@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _GRPC_HEADERS = ("te: trailers", "content-type: application/grpc")
 _RAW_HEADERS = ("content-type: application/octet-stream",)
+_RUNS_OF_CALLERS = 4
+"""Answers per caller from which on a run is long enough to leave its beginning out."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -76,13 +78,13 @@ def parse_summary(text: str) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Successful requests of h2load's log.
+    """Successful requests of h2load's log, in the order of completion.
 
-    latency_s: in the order of completion. last_s: from the first start to the last end, 0 where there are none.
+    latency_s: of each. ended_s: when each ended, counted from the first start.
     """
 
     latency_s: NDArray[np.float64]
-    last_s: float
+    ended_s: NDArray[np.float64]
 
 
 def parse_log(text: str) -> Log:
@@ -90,20 +92,31 @@ def parse_log(text: str) -> Log:
     table = np.fromstring(text.replace("\n", "\t"), dtype=np.int64, sep="\t").reshape(-1, 3) if text.strip() else _NONE
     good = table[(table[:, 1] >= 200) & (table[:, 1] < 400)]
     if good.size == 0:
-        return Log(np.empty(0), 0.0)
-    last = (good[:, 0] + good[:, 2]).max() - table[:, 0].min()
-    return Log(good[:, 2] / 1e6, float(last) / 1e6)
+        return Log(np.empty(0), np.empty(0))
+    ended = good[:, 0] + good[:, 2] - table[:, 0].min()
+    order = np.argsort(ended, kind="stable")
+    return Log(good[order, 2] / 1e6, ended[order] / 1e6)
 
 
 _NONE = np.empty((0, 3), np.int64)
 
 
-def effective_s(seconds: float, log: Log) -> float:
-    """The time over which the answers came.
+def rate(seconds: float, log: Log, callers: int) -> float:
+    """Answers per second of a run of `seconds`, as it goes on: without its beginning and its end.
 
-    A run ends in the middle of a batch, whose rows were worked on but are not counted: with batches of a tenth of the
-    run that takes 5 % from a server that batches and nothing from one that does not. So time ends with the last answer,
-    unless the silence after it is longer than any request took: then the server stalled, and the whole run counts.
+    A run begins with empty queues and ends in the middle of a batch, whose rows were worked on but are not counted: with
+    batches of a tenth of the run that takes 5 to 10 % from a server that batches, or works in stages, and nothing from one that
+    does not. So time begins with the end of the first burst of answers after each caller could have had one, and ends with the
+    last answer; unless the silence after it is longer than any request took: then the server stalled, and all of it counts.
     """
-    silence = seconds - log.last_s
-    return log.last_s if log.latency_s.size and 0 <= silence <= float(log.latency_s.max()) else seconds
+    answers = log.ended_s.size
+    if answers == 0:
+        return 0.0
+    last = float(log.ended_s[-1])
+    if not 0 <= seconds - last <= float(log.latency_s.max()):
+        return answers / seconds
+    if answers < _RUNS_OF_CALLERS * callers:
+        return answers / last
+    pauses = np.diff(log.ended_s[callers - 1 : 2 * callers])
+    before = callers + int(pauses.argmax())
+    return float((answers - before) / (last - log.ended_s[before - 1]))

@@ -94,7 +94,7 @@ def measure(endpoint: Endpoint, callers: int, number: int, seconds: float) -> Sa
         round=number,
         answers=load.answered,
         wrong=wrong,
-        rate=load.answered / load.seconds,
+        rate=load.rate,
         p50_ms=load.latencies.p50_ms,
         p99_ms=load.latencies.p99_ms,
         server_cpu_ms=1e3 * cpu / answered,

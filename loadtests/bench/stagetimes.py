@@ -31,55 +31,56 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 120.0
 
 
+WHOLE = -1
+"""Stands for the whole model where a stage is named."""
+
+
 def measure(
     plan: Path, model: Path, stages: Sequence[int], rows: Sequence[int], seconds: float
-) -> dict[int, dict[int, float]]:
-    """Median milliseconds by stage and rows of a batch, the given stages at the same time. seconds: for each batch size.
+) -> list[dict[int, float]]:
+    """For each of `stages`, which run at the same time, median milliseconds by rows of a batch. seconds: for each batch size.
 
     A stage alone is timed by the processor time of its one thread, so that nothing else on the machine counts; several at once by
     the clock, since what they take from each other does count.
     """
     clock = "processor" if len(stages) == 1 else "wall"
     with _children(plan, model, stages, rows, clock, seconds) as children:
-        for child in children.values():
+        for child in children:
             _ask(child, "all")
-        return {
-            stage: {int(size): float(ms) for size, ms in json.loads(_answer(child)).items()}
-            for stage, child in children.items()
-        }
+        return [{int(size): float(ms) for size, ms in json.loads(_answer(child)).items()} for child in children]
 
 
-def measure_in_turn(plan: Path, model: Path, stages: Sequence[int], seconds: float) -> dict[int, float]:
+def measure_in_turn(plan: Path, model: Path, stages: Sequence[int], seconds: float) -> list[float]:
     """Median milliseconds of one row by stage, one stage after the other as a single caller's requests pass them, by the clock.
 
     Slower than a stage that runs all the time: meanwhile its processor slept, or ran another stage that took its cache.
     """
     with _children(plan, model, stages, [1], "wall", seconds) as children:
-        times: dict[int, list[float]] = {stage: [] for stage in stages}
+        times: list[list[float]] = [[] for _ in stages]
         until = time.perf_counter() + seconds
-        while time.perf_counter() < until or len(times[stages[-1]]) < 3:
-            for stage, child in children.items():
+        while time.perf_counter() < until or len(times[-1]) < 3:
+            for child, of_stage in zip(children, times, strict=True):
                 _ask(child, "one")
-                times[stage].append(float(_answer(child)))
-    return {stage: median(of_stage) for stage, of_stage in times.items()}
+                of_stage.append(float(_answer(child)))
+    return [median(of_stage) for of_stage in times]
 
 
 @contextmanager
 def _children(
     plan: Path, model: Path, stages: Sequence[int], rows: Sequence[int], clock: str, seconds: float
-) -> Iterator[dict[int, subprocess.Popen[str]]]:
+) -> Iterator[list[subprocess.Popen[str]]]:
     """A process for each stage, loaded and warm; ended with the block."""
     with ExitStack() as stack:
-        children = {}
+        children = []
         for stage in stages:
             command = [sys.executable, "-m", "loadtests.bench.stagetimes", str(plan), str(model), str(stage)]
             command += [clock, f"{seconds:g}", *map(str, rows)]
             child = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
-            children[stage] = child
+            children.append(child)
             stack.callback(child.terminate)
-        for child in children.values():
+        for child in children:
             _answer(child)  # it has loaded and made its inputs
         yield children
 
@@ -101,8 +102,10 @@ def _answer(child: subprocess.Popen[str]) -> str:
 
 def _inputs(plan: Path, model: Path, stage: int, rows: Sequence[int]) -> tuple[Any, dict[int, Values]]:
     """The stage's session, and what the stages before make of sample inputs, by rows."""
-    whole = load(str(model), 1)
+    whole = load(str(model), 1, without=SLOWER_ON_CPU)
     values = {count: dict(sample_inputs(whole, count)) for count in rows}
+    if stage == WHOLE:
+        return whole, values
     del whole
     for index in range(stage + 1):
         session = load(str(plan / f"stage-{index}" / "model.onnx"), 1, without=SLOWER_ON_CPU)

@@ -68,8 +68,8 @@ def test_bodies_cut_off_at_the_end_of_a_run_hide_no_error_and_make_none() -> Non
 
 def test_latencies_are_those_of_successful_requests() -> None:
     log = h2load.parse_log(LOG)
-    assert log.latency_s.tolist() == [0.011292, 0.012935, 0.000985]
-    assert log.last_s == pytest.approx(0.013878)
+    assert log.latency_s.tolist() == [0.011292, 0.000985, 0.012935]
+    assert log.ended_s[-1] == pytest.approx(0.013878)
     assert h2load.parse_log("").latency_s.size == 0
 
 
@@ -80,13 +80,21 @@ def batches(count: int, rows: int, each_us: int) -> h2load.Log:
 
 def test_a_batch_that_the_end_of_the_run_cuts_off_is_not_held_against_the_server() -> None:
     log = batches(count=9, rows=32, each_us=100_000)
-    assert log.latency_s.size / h2load.effective_s(0.99, log) == pytest.approx(320)
+    assert h2load.rate(0.99, log, callers=32) == pytest.approx(320)
+
+
+def test_neither_is_the_time_until_the_first_answers() -> None:
+    log = batches(count=9, rows=32, each_us=100_000)
+    late = h2load.Log(log.latency_s, log.ended_s + 0.3)
+    assert h2load.rate(1.29, late, callers=64) == pytest.approx(320)
+    assert h2load.rate(1.29, late, callers=48) == pytest.approx(320)
+    assert h2load.rate(1.29, late, callers=200) == pytest.approx(9 * 32 / 1.2)
 
 
 def test_a_server_that_stalls_before_the_end_is_charged_with_the_whole_run() -> None:
     log = batches(count=5, rows=32, each_us=100_000)
-    assert h2load.effective_s(2.0, log) == 2.0
-    assert h2load.effective_s(2.0, h2load.parse_log("")) == 2.0
+    assert h2load.rate(2.0, log, callers=32) == 80
+    assert h2load.rate(2.0, h2load.parse_log(""), callers=32) == 0
 
 
 def test_grpc_and_plain_http_are_asked_for_in_their_own_ways() -> None:
