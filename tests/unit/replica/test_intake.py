@@ -106,6 +106,32 @@ def test_a_group_of_an_unknown_version_does_not_shift_the_frames_of_the_next(
     assert [chunk.arrays[0].tolist() for chunk in listener.chunks] == [[[2.0, 2.0]]]
 
 
+def test_a_joined_group_is_one_chunk_of_one_frame_per_input(intake: Intake, listener: Listener) -> None:
+    groups = (
+        pb.RowGroup(head=head(), calls=[1, 2], rows=[2, 1], joined=True),
+        pb.RowGroup(head=head(), calls=[3], rows=[1]),
+    )
+    intake.receive(PEER, message(*groups), [frame(3, 1.0), frame(1, 2.0)])
+    assert [(list(chunk.calls), list(chunk.rows), chunk.total) for chunk in listener.chunks] == [
+        ([1, 2], [2, 1], 3),
+        ([3], [1], 1),
+    ]
+    assert listener.chunks[0].arrays[0].shape == (3, 2)
+    assert listener.chunks[1].arrays[0].tolist() == [[2.0, 2.0]]
+
+
+def test_a_joined_group_of_a_wrong_size_does_not_shift_the_frames_of_the_next(
+    intake: Intake, listener: Listener
+) -> None:
+    groups = (
+        pb.RowGroup(head=head(), calls=[1, 2], rows=[2, 1], joined=True),
+        pb.RowGroup(head=head(), calls=[3], rows=[1]),
+    )
+    intake.receive(PEER, message(*groups), [frame(2, 1.0), frame(1, 2.0)])
+    assert [calls for calls, _ in listener.refused] == [[1, 2]]
+    assert [chunk.arrays[0].tolist() for chunk in listener.chunks] == [[[2.0, 2.0]]]
+
+
 @pytest.mark.parametrize(
     "group",
     [
