@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from shardline.partition.runtime import Arrays
 
 TIMED_BYTES = 384 * 2**20
-"""Stages with more weights than this are not loaded to be timed, so that the planner stays below 1 GB whatever the model; and a
-split with more is timed stage by stage instead of in turn."""
+"""Weights that are loaded at once to be timed, so that the planner stays below 1 GB whatever the model. A larger stage is not timed;
+a split whose stages, with as much again for the yardstick, have more is timed stage by stage instead of in turn."""
 _STAGE_S = 1.0
 _ROUNDS = 5
 _MOST_S = 60.0
@@ -75,14 +74,14 @@ def _is_even(result: Split) -> bool:
 
 def _corrected(problem: Problem, stages: Sequence[Mask], times: dict[Mask, float]) -> Problem:
     """Each stage's nodes scaled so that together they take what the stage took."""
-    costing = Costing(replace(problem, extra_ms={}))
+    costing = Costing(problem)
     items = list(problem.items)
     for stage in stages:
         predicted = costing.cost(stage).compute_ms
         factor = times[stage] / predicted if predicted else 1.0
         for at in bits(stage):
             items[at] = replace(items[at], ms=items[at].ms * factor)
-    return replace(problem, items=tuple(items), extra_ms={})
+    return replace(problem, items=tuple(items))
 
 
 def _with_doubt(problem: Problem, times: dict[Mask, float]) -> Problem:
@@ -111,40 +110,39 @@ class _Trials:
     def run(self, result: Split) -> None:
         """Time the stages, in turn where all of them may be in memory at once, else one by one."""
         self._rounds += 1
-        if sum(cost.weight_bytes for cost in result.costs) <= TIMED_BYTES:
+        if 2 * sum(cost.weight_bytes for cost in result.costs) <= TIMED_BYTES:
             self._in_turn(result.stages)
         else:
             self._one_by_one(result.stages)
         self._progress(len(result.stages), len(result.stages), "timed")
 
     def _in_turn(self, stages: Sequence[Mask]) -> None:
-        with ExitStack() as stack:
-            loaded = list(self._loaded(stages, stack))
-            fresh = [at for at, stage in enumerate(stages) if stage not in self.times]
-            timed = [loaded[at] for at in fresh]
-            if self._yardstick is not None:
-                timed.append(self._yardstick[:2])
-            taken = time_in_turn(timed, seconds=_STAGE_S)
+        loaded = dict(zip(stages, self._loaded(stages), strict=True))
+        fresh = [stage for stage in stages if stage not in self.times]
+        timed = [loaded[stage] for stage in fresh]
         if self._yardstick is None:
-            self._yardstick = (*loaded[0], taken[0])
-        pace = self._yardstick[2] / taken[-1] if len(taken) > len(fresh) else 1.0
-        self.times |= {stages[at]: ms * pace for at, ms in zip(fresh, taken, strict=False)}
+            taken, pace = time_in_turn(timed, seconds=_STAGE_S), 1.0
+            self._yardstick = (*timed[0], taken[0])
+        else:
+            model, values, first_ms = self._yardstick
+            *taken, now_ms = time_in_turn([*timed, (model, values)], seconds=_STAGE_S)
+            pace = first_ms / now_ms
+        self.times |= {stage: ms * pace for stage, ms in zip(fresh, taken, strict=True)}
 
     def _one_by_one(self, stages: Sequence[Mask]) -> None:
-        with ExitStack() as stack:
-            for stage, (model, values) in zip(stages, self._loaded(stages, stack), strict=True):
-                (ms,) = time_in_turn([(model, values)], seconds=_STAGE_S)
-                self.times.setdefault(stage, ms)
+        for stage, timed in zip(stages, self._loaded(stages), strict=True):
+            if stage not in self.times:
+                (self.times[stage],) = time_in_turn([timed], seconds=_STAGE_S)
 
-    def _loaded(self, stages: Sequence[Mask], stack: ExitStack) -> Iterator[tuple[Model, Arrays]]:
+    def _loaded(self, stages: Sequence[Mask]) -> Iterator[tuple[Model, Arrays]]:
         """Each stage, and the values that the ones before it make; loaded when it is asked for."""
         values = dict(self._samples)
         for at, stage in enumerate(stages):
             self._progress(at, len(stages), f"timing stage {at} (round {self._rounds})")
             part = stage_part(self._graph, [self._graph.nodes[bit] for bit in bits(stage)], last=at == len(stages) - 1)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shardline-stage-")))
-            write_model(part_model(self._graph, part), self._graph.path, folder)
-            model = Model(folder / MODEL_FILE, threads=self._threads)
+            with tempfile.TemporaryDirectory(prefix="shardline-stage-") as folder:
+                write_model(part_model(self._graph, part), self._graph.path, Path(folder))
+                model = Model(Path(folder) / MODEL_FILE, threads=self._threads)
             before = {name: values[name] for name in model.inputs if name in values}
             values |= model.run(values)
             yield model, before
