@@ -211,6 +211,17 @@ def double_each() -> onnx.ModelProto:
     return _model([node], [_value("x", "FP32", ("batch", "n"))], [_value("y", "FP32", ("batch", "n"))])
 
 
+def of_length(length: int) -> onnx.ModelProto:
+    """y = -2x, [batch, n] both; a run fails where n is another than `length`, which the signature does not say."""
+    shape = numpy_helper.from_array(np.array([0, length], np.int64), "shape")
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["doubled"]),
+        helper.make_node("Reshape", ["doubled", "shape"], ["shaped"]),
+        helper.make_node("Neg", ["shaped"], ["y"]),
+    ]
+    return _model(nodes, [_value("x", "FP32", ("batch", "n"))], [_value("y", "FP32", ("batch", "n"))], [shape])
+
+
 def with_external_data(
     folder: Path, n_in: int = 4, n_out: int = 3, *, location: str = "weights.bin"
 ) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from shardline.cli.target import Target, find_target
 from shardline.coord.connection import Connection
 from shardline.coord.errors import RedisAway
 from shardline.coord.status import ClusterView, cluster_view
-from shardline.local.samples import sample_inputs
+from shardline.local.samples import REFUSED, answer_to_sample
 from shardline.wire.arrays import datatype_of
 from shardline.wire.client import Answer, CallFailed, InferenceClient
 
@@ -70,10 +70,10 @@ def run_infer(
     parsed = [parse_given(text) for text in given]
 
     async def work(client: InferenceClient) -> Answer:
+        if not parsed:
+            return await _answer_to_sample(client, model, version)
         metadata = await client.model_metadata(model, version)
-        inputs = sample_inputs(metadata.inputs)
-        if parsed:
-            inputs = read_inputs(parsed, {spec.name: spec for spec in metadata.inputs}, sys.stdin.read)
+        inputs = read_inputs(parsed, {spec.name: spec for spec in metadata.inputs}, sys.stdin.read)
         return await client.infer(model, inputs, version=version)
 
     answer = call(url, timeout_s, work)
@@ -86,6 +86,15 @@ def run_infer(
         sys.stdout.write("The input was generated from the model's signature; --input sends yours.\n")
     for line in receipt_lines(answer.receipt):
         sys.stdout.write(f"{line}\n")
+
+
+async def _answer_to_sample(client: InferenceClient, model: str, version: str) -> Answer:
+    try:
+        return await answer_to_sample(client, model, version)
+    except CallFailed as failure:
+        if failure.status in REFUSED:
+            raise Failure(f"{failure}; the input was made up from the signature: send yours with --input") from failure
+        raise
 
 
 def answer_rows(answer: Answer) -> list[tuple[str, ...]]:

@@ -30,7 +30,7 @@ def check(
     with one_line():
         from shardline.cli.call import call
         from shardline.cli.render import duration_text
-        from shardline.local.samples import sample_inputs
+        from shardline.local.samples import answer_to_sample
         from shardline.wire.client import CallFailed, InferenceClient
 
         named = [name.strip() for name in models.split(",") if name.strip()]
@@ -48,8 +48,7 @@ def check(
                 raise Failure("the server does not live")
             sys.stdout.write("server: lives\n")
             for name in named or await ready(client):
-                metadata = await client.model_metadata(name)
-                answer = await client.infer(name, sample_inputs(metadata.inputs))
+                answer = await answer_to_sample(client, name)
                 sys.stdout.write(
                     f"model {name}: version {answer.version} answered in {duration_text(answer.latency_s)}\n"
                 )

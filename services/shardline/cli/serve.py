@@ -222,7 +222,7 @@ def answer_row(answer: FirstAnswer) -> tuple[str, ...]:
         answer.device,
         answer.endpoint,
         answer.answer,
-        duration_text(answer.latency_s),
+        "–" if answer.latency_s is None else duration_text(answer.latency_s),
     )
 
 

@@ -13,11 +13,11 @@ from shardline.coord.status import cluster_view
 from shardline.core.cluster import ReplicaState
 from shardline.local.failure import ClusterFailed
 from shardline.local.reporter import FirstAnswer
-from shardline.local.samples import sample_inputs
-from shardline.wire.client import Answer, CallFailed, InferenceClient
+from shardline.local.samples import REFUSED, answer_to_sample
+from shardline.wire.client import CallFailed, InferenceClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _CALL_S = 5.0
 _SHOWN_VALUES = 3
+NO_SAMPLE = "none to made-up input"
 _OUT_OF_MEMORY = "bad_alloc"
 """What ONNX Runtime says where the system gives it no memory."""
 _NOT_YET = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"})
@@ -131,12 +132,17 @@ class _Waiting:
     ) -> FirstAnswer:
         self.missing = f"model {model} has not answered its first request"
         try:
-            metadata = await client.model_metadata(model)
-            inputs = sample_inputs(metadata.inputs)
-            answer = await client.infer(model, inputs, timeout_s=self._options.settings.start_s)
+            answer = await answer_to_sample(client, model, timeout_s=self._options.settings.start_s)
         except CallFailed as failure:
+            if failure.status in REFUSED:  # it is served; what it takes, only its user knows
+                self._reporter.notice(f"{model} takes no input that we can make up: {failure.message}")
+                return first_answer(model, await self._version(client, model), {}, replicas, self._options.endpoint)
             raise ClusterFailed(f"the first request to model {model} failed: {failure}") from failure
-        return first_answer(model, answer, replicas, self._options.endpoint)
+        return first_answer(model, answer.version, answer, replicas, self._options.endpoint, answer.latency_s)
+
+    @staticmethod
+    async def _version(client: InferenceClient, model: str) -> str:
+        return (await client.model_metadata(model)).versions[-1]
 
 
 def broken_models(index: Iterable[ModelEntry], wanted: Iterable[str]) -> dict[str, str]:
@@ -164,19 +170,26 @@ def warm_models(replicas: Iterable[ReplicaInfo], models: Iterable[str]) -> int:
     return sum(len(wanted & {pool.model for pool in replica.pools}) for replica in replicas)
 
 
-def first_answer(model: str, answer: Answer, replicas: tuple[ReplicaInfo, ...], endpoint: str) -> FirstAnswer:
-    """A row of the table that is shown when the cluster serves."""
+def first_answer(
+    model: str,
+    version: str,
+    answer: Mapping[str, np.ndarray[Any, Any]],
+    replicas: tuple[ReplicaInfo, ...],
+    endpoint: str,
+    latency_s: float | None = None,
+) -> FirstAnswer:
+    """A row of the table that is shown when the cluster serves. answer: empty, and no latency, where no input could be made up."""
     serving = [replica for replica in replicas if any(pool.model == model for pool in replica.pools)]
     pools = [pool for replica in serving for pool in replica.pools if pool.model == model]
-    counts = Counter(pool.stage for pool in pools if str(pool.version) == answer.version)
+    counts = Counter(pool.stage for pool in pools if str(pool.version) == version)
     return FirstAnswer(
         model=model,
-        version=answer.version,
+        version=version,
         replicas=tuple(counts[stage] for stage in sorted(counts)),
         device=", ".join(sorted({replica.device for replica in serving})),
         endpoint=endpoint,
-        answer=", ".join(f"{name} {describe(array)}" for name, array in answer.items()),
-        latency_s=answer.latency_s,
+        answer=", ".join(f"{name} {describe(array)}" for name, array in answer.items()) or NO_SAMPLE,
+        latency_s=latency_s,
     )
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class FirstAnswer:
     """The first request to one model, and what is known about the model.
 
-    replicas: of each stage, one number where it is not split. latency_s: as the client saw it.
+    replicas: of each stage, one number where it is not split. latency_s: as the client saw it; None where the model takes
+    no input that we can make up.
     """
 
     model: str
@@ -22,7 +23,7 @@ class FirstAnswer:
     device: str
     endpoint: str
     answer: str
-    latency_s: float
+    latency_s: float | None
 
 
 class Reporter(Protocol):

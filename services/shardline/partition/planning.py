@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shardline.core.datatypes import BY_ONNX
-from shardline.core.errors import InvalidRequest, ModelRejected, NotFound
+from shardline.core.errors import InvalidRequest, ModelFailed, ModelRejected, NotFound
 from shardline.partition import costs as cost_model
 from shardline.partition import shapes as shape_rules
 from shardline.partition.graph import Graph, read_graph
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from shardline.partition.costs import Costs, Progress
     from shardline.partition.runtime import Arrays
+
+    Shapes = Mapping[str, tuple[int, ...]]
 
 DEFAULT_OVERHEAD_BYTES = 160 * 2**20
 """What a replica holds without a model: the interpreter, ONNX Runtime, the links."""
@@ -88,13 +90,9 @@ def make_plan(model_path: Path, request: PlanRequest, progress: Progress = silen
     path = find_model(model_path)
     graph = read_graph(path)
     shape_rules.infer_types(graph)
-    samples, shapes = _inputs(graph, request)
-    if request.estimate or samples is None:
-        costs = cost_model.estimate(graph, shapes)
-    else:
-        costs = cost_model.profile(
-            graph, samples, batched=shape_rules.is_batched(graph), threads=request.threads, progress=progress
-        )
+    if request.batch < 1:
+        raise InvalidRequest(f"a batch has 1 row or more, not {request.batch}")
+    samples, shapes, costs = _estimated(graph, request) if request.estimate else _profiled(graph, request, progress)
     problem = problem_of(graph, costs, request)
     wanted = request.stages or (None if request.memory_per_pod else 1)
     result = split(problem, wanted)
@@ -103,14 +101,42 @@ def make_plan(model_path: Path, request: PlanRequest, progress: Progress = silen
     return _document(graph, problem, result, costs, request, shapes)
 
 
-def _inputs(graph: Graph, request: PlanRequest) -> tuple[Arrays | None, dict[str, tuple[int, ...]]]:
-    if request.batch < 1:
-        raise InvalidRequest(f"a batch has 1 row or more, not {request.batch}")
+def _estimated(graph: Graph, request: PlanRequest) -> tuple[Arrays | None, Shapes, Costs]:
     if request.samples is not None:
         samples = read_samples(graph, request.samples)
-        return samples, {name: array.shape for name, array in samples.items()}
-    shapes = shape_rules.input_shapes(graph, request.batch, request.dims)
-    return (None if request.estimate else make_samples(graph, shapes)), shapes
+        shapes = {name: array.shape for name, array in samples.items()}
+    else:
+        samples, shapes = None, shape_rules.input_shapes(graph, request.batch, request.dims)
+    return samples, shapes, cost_model.estimate(graph, shapes)
+
+
+def _profiled(graph: Graph, request: PlanRequest, progress: Progress) -> tuple[Arrays, Shapes, Costs]:
+    """The inputs that the model ran on, their shapes, and what it took: on those given, else on the first made up that it takes."""
+
+    def costs_of(samples: Arrays) -> Costs:
+        batched = shape_rules.is_batched(graph)
+        return cost_model.profile(graph, samples, batched=batched, threads=request.threads, progress=progress)
+
+    if request.samples is not None:
+        samples = read_samples(graph, request.samples)
+        return samples, {name: array.shape for name, array in samples.items()}, costs_of(samples)
+    failure: ModelFailed | None = None
+    for shapes in shape_rules.likely_input_shapes(graph, request.batch, request.dims):
+        samples = make_samples(graph, shapes)
+        try:
+            return samples, shapes, costs_of(samples)
+        except ModelFailed as error:
+            failure = failure or ModelFailed(f"{error.message}; {_made_up(graph, shapes)}")
+    assert failure is not None
+    raise failure
+
+
+def _made_up(graph: Graph, shapes: Shapes) -> str:
+    """What the model was fed, and what to do where it does not like that."""
+    inputs = ", ".join(f"{name} [{'×'.join(map(str, shape))}]" for name, shape in shapes.items())
+    free = ", ".join(sorted(shape_rules.free_symbols(graph)))
+    sizes = f"sizes (--dim NAME=SIZE; open are {free}) or with " if free else ""
+    return f"its input was made up: {inputs}; plan it by `shardline plan` with {sizes}real input (--input FILE.npz)"
 
 
 def problem_of(graph: Graph, costs: Costs, request: PlanRequest) -> Problem:

@@ -59,7 +59,7 @@ class Model:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if profile_to is not None:
             options.enable_profiling = True

@@ -9,13 +9,15 @@ import onnx
 from onnx import shape_inference
 
 from shardline.core.errors import InvalidRequest
+from shardline.core.openaxes import SIZES_TO_TRY
 from shardline.partition.graph import Graph, Shape, Value, item_bytes, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _SEQUENCE_WORDS = ("seq", "length", "time", "token", "len")
 _IMAGE_WORDS = ("height", "width", "h", "w")
+_CHANNELS = (1, 3, 4)
 DEFAULT_SEQUENCE, DEFAULT_IMAGE, DEFAULT_OTHER = 32, 224, 16
 
 
@@ -47,20 +49,27 @@ def _is_free(end: Value | None) -> bool:
     return end is not None and bool(end.shape) and not isinstance((end.shape or (0,))[0], int)
 
 
-def input_shapes(graph: Graph, batch: int, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Concrete shapes of the graph inputs: axis 0 is `batch` where it is free, other symbols from `dims`, else by their names.
+def input_shapes(
+    graph: Graph, batch: int, dims: Mapping[str, int], other: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes of the graph inputs: axis 0 is `batch` where it is free, and so is every axis of the same symbol.
+
+    Other symbols are from `dims`, else `other`, else by their names, else by the kind of input: images, or anything.
 
     Raises InvalidRequest where `dims` names a symbol that the model does not have, or an input's rank is unknown.
     """
+    known = {name: graph.values[name].shape for name in graph.inputs}
+    symbols = free_symbols(graph)
+    batches = {str(shape[0]): batch for shape in known.values() if shape and isinstance(shape[0], str)}
+    sizes = {**batches, **dims}
     shapes = {}
-    symbols: set[str] = set()
-    for name in graph.inputs:
-        shape = graph.values[name].shape
+    for name, shape in known.items():
         if shape is None:
             raise InvalidRequest(f"input {name!r} of {graph.path} has no rank: give sample input (--input file.npz)")
-        symbols.update(dim for dim in shape if isinstance(dim, str))
+        rest = DEFAULT_IMAGE if _is_image(shape) else DEFAULT_OTHER
         shapes[name] = tuple(
-            batch if axis == 0 and not isinstance(dim, int) else _free_dim(dim, dims) for axis, dim in enumerate(shape)
+            batch if axis == 0 and not isinstance(dim, int) else _size_of(dim, sizes, other or _by_name(dim, rest))
+            for axis, dim in enumerate(shape)
         )
     unknown = set(dims) - symbols
     if unknown:
@@ -70,15 +79,42 @@ def input_shapes(graph: Graph, batch: int, dims: Mapping[str, int]) -> dict[str,
     return shapes
 
 
-def _free_dim(dim: int | str | None, dims: Mapping[str, int]) -> int:
-    if isinstance(dim, int):
-        return dim
-    word = (dim or "").lower()
-    if dim in dims:
-        return dims[str(dim)]
+def free_symbols(graph: Graph) -> set[str]:
+    """Names of the inputs' dimensions whose size the model leaves open."""
+    shapes = (graph.values[name].shape or () for name in graph.inputs)
+    return {dim for shape in shapes for dim in shape if isinstance(dim, str)}
+
+
+def _is_image(shape: Shape) -> bool:
+    """[N, C, H, W] or [N, H, W, C] with as many channels as pictures have, and open sides."""
+    if shape is None or len(shape) != 4:
+        return False
+    open_sides = [axis for axis, dim in enumerate(shape) if axis and not isinstance(dim, int)]
+    return (open_sides == [2, 3] and shape[1] in _CHANNELS) or (open_sides == [1, 2] and shape[3] in _CHANNELS)
+
+
+def _size_of(dim: int | str | None, sizes: Mapping[str, int], other: int) -> int:
+    return dim if isinstance(dim, int) else sizes.get(dim or "", other)
+
+
+def _by_name(dim: int | str | None, rest: int) -> int:
+    word = str(dim or "").lower()
     if any(part in word for part in _SEQUENCE_WORDS):
         return DEFAULT_SEQUENCE
-    return DEFAULT_IMAGE if word in _IMAGE_WORDS else DEFAULT_OTHER
+    return DEFAULT_IMAGE if word in _IMAGE_WORDS else rest
+
+
+def likely_input_shapes(graph: Graph, batch: int, dims: Mapping[str, int]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes to try one after the other on a model that does not say what it takes: `input_shapes`, then usual sizes.
+
+    Raises InvalidRequest as `input_shapes` does.
+    """
+    tried: list[dict[str, tuple[int, ...]]] = []
+    for other in (None, *SIZES_TO_TRY):
+        shapes = input_shapes(graph, batch, dims, other)
+        if shapes not in tried:
+            tried.append(shapes)
+            yield shapes
 
 
 def concrete_shapes(graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

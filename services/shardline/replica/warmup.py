@@ -17,14 +17,13 @@ import numpy as np
 from shardline.core.datatypes import BF16, BYTES, DataType
 from shardline.core.errors import ModelFailed
 from shardline.core.models import BatchingMode, ModelSpec
+from shardline.core.openaxes import SIZES_TO_TRY
 
 if TYPE_CHECKING:
     from shardline.batching.latency import LatencyFit
 
 Execute = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
-_SIZES_TO_TRY = (8, 32, 224, 1)
-"""Sizes given to variable axes, until the model accepts one: a sequence, a small image, an image, a scalar."""
 _BF16_ONE = 0x3F80
 _TOLERANCE = {2: 3e-2, 4: 1e-3, 8: 1e-5}
 """Largest change of a probe row's answer, relative to its scale, by bytes per element."""
@@ -99,7 +98,7 @@ def _size_that_runs(
     spec: ModelSpec, execute: Execute, names: Sequence[str], rng: np.random.Generator
 ) -> tuple[int | None, str]:
     failure = ""
-    for size in _SIZES_TO_TRY:
+    for size in SIZES_TO_TRY:
         try:
             execute(sample(spec, 1, size, rng), names)
         except ModelFailed as error:

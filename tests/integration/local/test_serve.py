@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shardline.local.readiness import NO_SAMPLE
 from tests import onnx_models
 from tests.integration.local.local_cluster import LocalCluster, has_ended, until
 
@@ -208,6 +209,21 @@ def test_a_broken_model_is_one_line_and_nothing_is_started(tmp_path: Path) -> No
         assert cluster.wait() == 1
         assert "model bad" in cluster.err
         assert (cluster.err.count("\n"), cluster.out) == (1, "")
+
+
+def test_a_model_is_served_also_where_no_made_up_input_suits_it(tmp_path: Path) -> None:
+    for name, length in (("usual", 48), ("odd", 7)):
+        onnx_models.save(tmp_path / "repository", name, 1, onnx_models.of_length(length))
+    with LocalCluster(tmp_path / "repository", tmp_path / "run", "--replicas", "1") as cluster:
+        cluster.start_ready()
+        assert "y [1×48] -1, -1, -1 …" in table_row(cluster, "usual")
+        assert f"{NO_SAMPLE} " in table_row(cluster, "odd")
+        assert "odd takes no input that we can make up: model failed:" in cluster.out + cluster.err
+        refused = cluster.command("infer", "odd")
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "send yours with --input" in refused.stderr
+        given = cluster.command("infer", "odd", "--input", "-", "--json", stdin='{"x": [[1, 2, 3, 4, 5, 6, 7]]}')
+        assert json.loads(given.stdout)["outputs"]["y"]["data"] == [[-2, -4, -6, -8, -10, -12, -14]]
 
 
 def test_keep_going_serves_the_good_model_and_names_the_broken_one(tmp_path: Path) -> None:

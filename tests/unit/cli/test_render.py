@@ -123,7 +123,7 @@ def test_a_model_is_broken_only_if_none_of_its_versions_can_come() -> None:
 
 
 def test_the_first_answer_counts_nobody_who_does_not_serve_the_model() -> None:
-    row = first_answer("digits", ANSWER, (), "127.0.0.1:8001")
+    row = first_answer("digits", ANSWER.version, ANSWER, (), "127.0.0.1:8001")
     assert (row.replicas, row.version, row.device) == ((), "3", "")
 
 
@@ -132,7 +132,7 @@ def test_the_first_answer_counts_the_replicas_of_each_stage_of_the_version_that_
     replicas = tuple(
         ReplicaInfo(f"r-{at}", "c", "l", ReplicaState.READY, own, "cpu", "here", 1, 0.0) for at, own in enumerate(pools)
     )
-    row = first_answer("digits", ANSWER, replicas, "127.0.0.1:8001")
+    row = first_answer("digits", ANSWER.version, ANSWER, replicas, "127.0.0.1:8001")
     assert answer_row(row)[1:4] == ("3", "2", "1+2")
 
 
