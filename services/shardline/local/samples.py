@@ -20,6 +20,7 @@ OPEN_DIM = SIZES_TO_TRY[0]
 
 REFUSED = frozenset({"INVALID_ARGUMENT", "INTERNAL"})
 """Statuses of a model that does not take its input, as the router or as ONNX Runtime says it."""
+
 _BF16_HALF = 0x3F00
 _SAMPLE_TEXT = b"shardline"
 

@@ -96,18 +96,18 @@ def make_plan(model_path: Path, request: PlanRequest, progress: Progress = silen
     problem = problem_of(graph, costs, request)
     wanted = request.stages or (None if request.memory_per_pod else 1)
     result = split(problem, wanted)
-    if costs.measured and samples is not None and len(result.stages) > 1 and can_be_timed(result):
+    if samples is not None and len(result.stages) > 1 and can_be_timed(result):
         problem, result = refined(graph, problem, result, samples, request.threads, progress)
     return _document(graph, problem, result, costs, request, shapes)
 
 
-def _estimated(graph: Graph, request: PlanRequest) -> tuple[Arrays | None, Shapes, Costs]:
+def _estimated(graph: Graph, request: PlanRequest) -> tuple[None, Shapes, Costs]:
+    """As `_profiled`, but nothing ran."""
     if request.samples is not None:
-        samples = read_samples(graph, request.samples)
-        shapes = {name: array.shape for name, array in samples.items()}
+        shapes = _shapes_of(read_samples(graph, request.samples))
     else:
-        samples, shapes = None, shape_rules.input_shapes(graph, request.batch, request.dims)
-    return samples, shapes, cost_model.estimate(graph, shapes)
+        shapes = shape_rules.input_shapes(graph, request.batch, request.dims)
+    return None, shapes, cost_model.estimate(graph, shapes)
 
 
 def _profiled(graph: Graph, request: PlanRequest, progress: Progress) -> tuple[Arrays, Shapes, Costs]:
@@ -119,7 +119,7 @@ def _profiled(graph: Graph, request: PlanRequest, progress: Progress) -> tuple[A
 
     if request.samples is not None:
         samples = read_samples(graph, request.samples)
-        return samples, {name: array.shape for name, array in samples.items()}, costs_of(samples)
+        return samples, _shapes_of(samples), costs_of(samples)
     failure: ModelFailed | None = None
     for shapes in shape_rules.likely_input_shapes(graph, request.batch, request.dims):
         samples = make_samples(graph, shapes)
@@ -129,6 +129,10 @@ def _profiled(graph: Graph, request: PlanRequest, progress: Progress) -> tuple[A
             failure = failure or ModelFailed(f"{error.message}; {_made_up(graph, shapes)}")
     assert failure is not None
     raise failure
+
+
+def _shapes_of(samples: Arrays) -> Shapes:
+    return {name: array.shape for name, array in samples.items()}
 
 
 def _made_up(graph: Graph, shapes: Shapes) -> str:
